@@ -1,0 +1,77 @@
+"""Convolution over one, two or three spatial axes, under a mask on the first of them."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from alphorn.kernels.geometry import align, axis_pads, check_padding, per_axis
+
+_SPATIAL = "XYZ"
+
+
+def convolve(
+    x: Array,
+    kernel: Array,
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: str = "valid",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    data_format: str = "channels_last",
+    mask: Array | None = None,
+) -> Array:
+    """Convolves every row of a batch as if it were alone, cut to its extent.
+
+    Without a mask it gives what Keras gives. Accumulation in float32 for 16-bit numbers is XLA's
+    own; asking for it by `preferred_element_type` would break the gradient.
+
+    Args:
+        x: `(B, *spatial, C)`, or `(B, C, *spatial)` for "channels_first".
+        kernel: `(*window, C / groups, filters)`, of the dtype of `x`.
+        strides: steps between windows, one number or one a spatial axis.
+        padding: "valid", "same", or "causal" (one spatial axis only).
+        dilation: steps between taps, one number or one a spatial axis.
+        groups: into how many the channels are split.
+        data_format: "channels_last" or "channels_first".
+        mask: `(B, T)` over the first spatial axis. Masked steps contribute nothing.
+
+    Returns:
+        `(B, *windows, filters)` in the same data format, finite everywhere; which steps are valid
+        says `geometry.resampled_mask`.
+
+    >>> x = jnp.array([[[1.0], [2.0], [jnp.nan]]])
+    >>> convolve(x, jnp.ones((2, 1, 1)), padding="same", mask=x[..., 0] > 0).ravel().tolist()
+    [3.0, 2.0, 0.0]
+    """
+    if data_format == "channels_first":
+        last = convolve(
+            jnp.moveaxis(x, 1, -1),
+            kernel,
+            strides=strides,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            mask=mask,
+        )
+        return jnp.moveaxis(last, -1, 1)
+    rank = x.ndim - 2
+    strides, dilation = per_axis(strides, rank, "strides"), per_axis(dilation, rank, "dilation")
+    check_padding(padding, ("valid", "same", "causal") if rank == 1 else ("valid", "same"))
+    sizes = kernel.shape[:rank]
+    pads = [
+        axis_pads(*axis, padding)
+        for axis in zip(x.shape[1:-1], sizes, strides, dilation, strict=True)
+    ]
+    if mask is not None:
+        x, pads[0] = align(x, mask, sizes[0], strides[0], dilation[0], padding)
+    axes = _SPATIAL[:rank]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        pads,
+        rhs_dilation=dilation,
+        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
+        feature_group_count=groups,
+    )

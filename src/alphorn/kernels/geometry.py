@@ -1,0 +1,203 @@
+"""Where windows lie on the rows of a padded batch, and which of them are valid.
+
+Letters: `B` batch, `T` time, `L` a row's own length, `p` the first step of its extent, `k` a
+window's span, `s` its stride. A row with the extent `[p, p + L)` gets the windows that it would
+get alone; its output `j` stands at position `p // s + j`, so that outputs of stride 1 stay where
+their inputs are, and rows padded at the end start at 0. Window `o` of the batch then begins at
+`o * s + (p % s) - left(L)`: the same geometry for every row, up to an offset of its own. All
+windows of all rows fit into the array's own output length, because
+`p // s + ceil(L / s) <= ceil((p + L) / s)`.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+PADDINGS = ("valid", "same", "causal")
+
+Length = TypeVar("Length", int, Array)
+
+
+def per_axis(value: int | Sequence[int], rank: int, name: str) -> tuple[int, ...]:
+    """Returns `value` as one integer for each of `rank` spatial axes.
+
+    >>> per_axis(2, 3, "strides")
+    (2, 2, 2)
+    """
+    values = (value,) * rank if isinstance(value, int | np.integer) else tuple(value)
+    if len(values) != rank or any(v < 1 for v in values):
+        raise ValueError(
+            f"{name}={value!r}: expected a positive integer, or {rank} of them (one a spatial axis)"
+        )
+    return tuple(int(v) for v in values)
+
+
+def check_padding(padding: str, allowed: Sequence[str] = PADDINGS) -> None:
+    """Raises ValueError if `padding` is none of `allowed`."""
+    if padding not in allowed:
+        raise ValueError(f"padding={padding!r}: expected one of {', '.join(map(repr, allowed))}")
+
+
+def expand_to(mask: Array, rank: int) -> Array:
+    """Appends axes of size 1 to a mask until it has `rank` axes."""
+    return lax.expand_dims(mask, range(mask.ndim, rank))
+
+
+def fill_masked(x: Array, mask: Array | None, fill: ArrayLike = 0) -> Array:
+    """Returns `x` with `fill` at masked positions, which then get a gradient of exactly zero.
+
+    >>> fill_masked(jnp.array([[1.0, jnp.nan]]), jnp.array([[True, False]]))
+    Array([[1., 0.]], dtype=float32)
+    """
+    if mask is None:
+        return x
+    return jnp.where(expand_to(mask, x.ndim), x, jnp.asarray(fill, x.dtype))
+
+
+def extent(mask: Array) -> tuple[Array, Array]:
+    """Finds the first valid step of each row and the one after its last: `(start, stop)`.
+
+    `mask` is `(..., T)`; both results are `(...)` int32. Rows without a valid step give (0, 0).
+
+    >>> start, stop = extent(jnp.array([[False, True, False, True, False], [False] * 5]))
+    >>> start.tolist(), stop.tolist()
+    ([1, 0], [4, 0])
+    """
+    steps = mask.shape[-1]
+    position = lax.iota(jnp.int32, steps)
+    stop = jnp.max(jnp.where(mask, position + 1, 0), axis=-1, initial=0)
+    start = jnp.min(jnp.where(mask, position, stop[..., None]), axis=-1, initial=steps)
+    return start, stop
+
+
+def span(kernel: int, dilation: int = 1) -> int:
+    """Returns the number of steps from a window's first tap to its last, both counted."""
+    return (kernel - 1) * dilation + 1
+
+
+def output_length(
+    length: Length, kernel: int, stride: int = 1, dilation: int = 1, padding: str = "valid"
+) -> Length:
+    """Returns how many windows a sequence of `length` steps gets (integer or array of them).
+
+    >>> output_length(7, 3, 2), output_length(7, 3, 2, padding="same"), output_length(2, 3)
+    (3, 4, 0)
+    """
+    check_padding(padding)
+    if padding != "valid":
+        return -(-length // stride)
+    windows = (length - span(kernel, dilation)) // stride + 1
+    if isinstance(windows, Array):
+        return jnp.maximum(windows, 0)
+    # A symbolic dimension of jax.export cannot be compared with 0.
+    return max(windows, 0) if isinstance(windows, int) else windows
+
+
+def left_padding(
+    length: Length, kernel: int, stride: int = 1, dilation: int = 1, padding: str = "valid"
+) -> Length:
+    """Returns how many steps before the first one the first window begins.
+
+    >>> left_padding(7, 4, padding="same"), left_padding(7, 4, padding="causal")
+    (1, 3)
+    """
+    check_padding(padding)
+    k = span(kernel, dilation)
+    if padding == "valid":
+        return length * 0
+    if padding == "causal":
+        return length * 0 + (k - 1)
+    total = (-(-length // stride) - 1) * stride + k - length
+    return (jnp.maximum(total, 0) if isinstance(total, Array) else max(total, 0)) // 2
+
+
+def axis_pads(
+    length: int, kernel: int, stride: int = 1, dilation: int = 1, padding: str = "valid"
+) -> tuple[int, int]:
+    """Returns the `(low, high)` padding of an unmasked axis, as Keras pads it."""
+    check_padding(padding)
+    k = span(kernel, dilation)
+    if padding == "valid":
+        return 0, 0
+    if padding == "causal":
+        return k - 1, 0
+    # At stride 1 without the length, which may be symbolic.
+    total = k - 1 if stride == 1 else max((-(-length // stride) - 1) * stride + k - length, 0)
+    return total // 2, total - total // 2
+
+
+def align(
+    x: Array,
+    mask: Array,
+    kernel: int,
+    stride: int = 1,
+    dilation: int = 1,
+    padding: str = "valid",
+    fill: ArrayLike = 0,
+) -> tuple[Array, tuple[int, int]]:
+    """Shifts each row of `x` so that uniform windows fall where the row alone would have them.
+
+    Args:
+        x: `(B, T, ...)`.
+        mask: `(B, T)`, True where valid.
+        kernel: taps of a window over time.
+        stride: steps between windows.
+        dilation: steps between taps.
+        padding: "valid", "same" or "causal".
+        fill: what stands at masked positions and outside the row.
+
+    Returns:
+        The aligned array, and the `(low, high)` padding with `fill` under which a "valid" window
+        operation of the same kernel, stride and dilation gives every row's outputs in their places.
+
+    >>> x, pads = align(jnp.arange(1.0, 6)[None], jnp.arange(5)[None] < 4, 3, 2, padding="same")
+    >>> x.tolist(), pads
+    ([[1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0]], (0, 0))
+    """
+    x = fill_masked(x, mask, fill)
+    steps = x.shape[1]
+    k = span(kernel, dilation)
+    if stride == 1:
+        # p % 1 is 0 and left(L) does not depend on L: every row has the same offset.
+        return x, axis_pads(steps, kernel, 1, dilation, padding)
+    start, stop = extent(mask)
+    offset = start % stride - left_padding(stop - start, kernel, stride, dilation, padding)
+    needed = (output_length(steps, kernel, stride, dilation, padding) - 1) * stride + k
+    low = {"valid": 0, "same": (k - 1) // 2, "causal": k - 1}[padding]  # the largest left(L)
+    high = k + stride - 2  # needed < steps + k, and the largest offset is stride - 1
+    widths = [(0, 0), (low, high)] + [(0, 0)] * (x.ndim - 2)
+    padded = jnp.pad(x, widths, constant_values=np.asarray(fill, x.dtype))
+    # Whole slices, not single steps: one gather of B slices, whose transpose is as cheap.
+    shifted = jax.vmap(lambda row, at: lax.dynamic_slice_in_dim(row, at, needed))
+    return shifted(padded, low + offset), (0, 0)
+
+
+def resampled_mask(
+    mask: Array, kernel: int, stride: int = 1, dilation: int = 1, padding: str = "valid"
+) -> Array:
+    """Returns the `(B, T_out)` mask of what windows over `(B, T)` make.
+
+    A step is valid iff it is a window that the row alone would have and a tap of it is valid.
+
+    >>> resampled_mask(jnp.array([[True, True, True, True, False]]), 3, 2).tolist()
+    [[True, False]]
+    """
+    start, stop = extent(mask)
+    aligned, pads = align(mask, mask, kernel, stride, dilation, padding, False)
+    held = lax.reduce_window(
+        aligned,
+        np.False_,
+        lax.bitwise_or,
+        (1, kernel),
+        (1, stride),
+        ((0, 0), pads),
+        window_dilation=(1, dilation),
+    )
+    index = lax.iota(jnp.int32, held.shape[1]) - (start // stride)[:, None]
+    windows = output_length(stop - start, kernel, stride, dilation, padding)[:, None]
+    return held & (index >= 0) & (index < windows)
