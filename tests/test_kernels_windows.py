@@ -145,7 +145,7 @@ def masks(rows=B, steps=T):
     return st.lists(free | run, min_size=rows, max_size=rows).map(np.array)
 
 
-def drawn(seed, mask, junk, outputs, channels):
+def drawn(seed, mask, junk, outputs, channels) -> Any:
     rng = np.random.default_rng(seed)
     clean = rng.normal(size=(*mask.shape, C)).astype(np.float32)
     kernel = rng.normal(size=(8, C, FILTERS)).astype(np.float32)
@@ -162,7 +162,7 @@ def test_reference_and_unmasked_convolution_are_keras(window, steps):
     x, kernel, _ = drawn(0, np.ones((B, steps), bool), 0, 1, FILTERS)
     kernel = kernel[: window.kernel]
     if window.stride == 1 or window.dilation == 1:
-        layer = keras.layers.Conv1D(
+        layer: Any = keras.layers.Conv1D(
             FILTERS,
             window.kernel,
             strides=window.stride,
@@ -212,10 +212,10 @@ def test_reference_and_unmasked_convolution_are_keras(window, steps):
     ],
 )
 def test_unmasked_convolution_is_keras_in_any_rank(padding, rank, size, strides, dilation, groups):
-    x = np.random.default_rng(rank).normal(size=(*(2, 7, 8, 6)[: rank + 1], 4))
+    x: Any = np.random.default_rng(rank).normal(size=(*(2, 7, 8, 6)[: rank + 1], 4))
     x = x.astype(np.float32)
     make = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D, 3: keras.layers.Conv3D}[rank]
-    layer = make(
+    layer: Any = make(
         6,
         size,
         strides=strides,
@@ -246,7 +246,7 @@ def test_unmasked_convolution_is_keras_in_any_rank(padding, rank, size, strides,
 def test_unmasked_pooling_is_keras(kind, rank, size, strides, padding):
     rng = np.random.default_rng(rank)
     # Small integers make ties, whose gradient is a matter of choice.
-    x = rng.integers(-2, 3, (*(2, 7, 8, 6)[: rank + 1], 3)).astype(np.float32)
+    x: Any = rng.integers(-2, 3, (*(2, 7, 8, 6)[: rank + 1], 3)).astype(np.float32)
     layer = getattr(keras.layers, f"{kind}Pooling{rank}D")(size, strides=strides, padding=padding)
     pool = partial(
         max_pool if kind == "Max" else average_pool,
@@ -257,7 +257,8 @@ def test_unmasked_pooling_is_keras(kind, rank, size, strides, padding):
     expected = layer(x)
     close(pool(x), expected)
     cotangent = jnp.asarray(rng.normal(size=expected.shape).astype(np.float32))
-    close(pull_back(pool, cotangent, x)[1], pull_back(layer, cotangent, x)[1])
+    gradient = jax.jit(pull_back, static_argnums=0)
+    close(gradient(pool, cotangent, x)[1], gradient(layer, cotangent, x)[1])
     first = pool(np.moveaxis(x, -1, 1), data_format="channels_first")
     close(first, np.moveaxis(np.asarray(expected), -1, 1))
 
@@ -269,7 +270,7 @@ def test_unmasked_pooling_is_keras(kind, rank, size, strides, padding):
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_resampled_mask_of_every_mask(padding, stride):
     mask = np.array(list(itertools.product([False, True], repeat=7)))
-    for kernel, dilation in itertools.product([1, 2, 4], [1, 2]):
+    for kernel, dilation in [(1, 1), (2, 2), (3, 2), (4, 1)]:
         window = Window(kernel, stride, dilation, padding)
         outputs = geometry.output_length(7, *window)
         expected = mask_alone(mask, window, outputs)
@@ -278,7 +279,7 @@ def test_resampled_mask_of_every_mask(padding, stride):
 
 
 @pytest.mark.parametrize("window", CONVOLUTIONS, ids=str)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(mask=masks(), junk=st.sampled_from(JUNK), seed=st.integers(0, 99))
 def test_convolution_of_rows_alone(window, mask, junk, seed):
     outputs = geometry.output_length(T, *window)
@@ -301,7 +302,7 @@ def test_convolution_of_rows_alone(window, mask, junk, seed):
 
 @pytest.mark.parametrize("pool", [max_pool, average_pool])
 @pytest.mark.parametrize("window", POOLS, ids=str)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(mask=masks(), junk=st.sampled_from(JUNK), seed=st.integers(0, 99))
 def test_pooling_of_rows_alone(pool, window, mask, junk, seed):
     outputs = geometry.output_length(T, *window)
@@ -326,8 +327,7 @@ def test_pooling_of_rows_alone(pool, window, mask, junk, seed):
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize(("rank", "stride"), [(2, 1), (2, 2), (3, 2)])
 def test_two_and_three_axes_under_a_mask_of_time(rank, stride, padding):
     rng = np.random.default_rng(rank)
     lengths, starts = (7, 5, 4, 0), (0, 0, 2, 0)
@@ -342,6 +342,7 @@ def test_two_and_three_axes_under_a_mask_of_time(rank, stride, padding):
         partial(max_pool, pool_size=3, **options),
         partial(average_pool, pool_size=(3, 2, 2)[:rank], **options),
     ):
+        function = jax.jit(function, static_argnames="data_format")
         y = np.asarray(function(junk, mask=mask))
         assert y.shape == function(x).shape
         assert np.isfinite(y).all()
@@ -358,8 +359,8 @@ def test_two_and_three_axes_under_a_mask_of_time(rank, stride, padding):
 @pytest.mark.parametrize("stride", [1, 3])
 def test_more_padding_changes_nothing(padding, stride):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, 6, C)).astype(np.float32)
-    kernel = rng.normal(size=(3, C, FILTERS)).astype(np.float32)
+    x: Any = rng.normal(size=(2, 6, C)).astype(np.float32)
+    kernel: Any = rng.normal(size=(3, C, FILTERS)).astype(np.float32)
     mask = np.array([[True] * 6, [True] * 4 + [False] * 2])
     longer = np.pad(x, [(0, 0), (0, 5), (0, 0)], constant_values=np.nan)
     wider = np.pad(mask, [(0, 0), (0, 5)])
@@ -369,14 +370,14 @@ def test_more_padding_changes_nothing(padding, stride):
     np.testing.assert_array_equal(short, long[:, :outputs])
     assert not long[:, outputs:].any()
     options: dict[str, Any] = {"strides": stride, "padding": padding}
-    y = convolve(x, kernel, mask=jnp.asarray(mask), **options)
-    z = convolve(longer, kernel, mask=jnp.asarray(wider), **options)
+    function = jax.jit(partial(convolve, **options))
+    y = function(x, kernel, mask=mask)
+    z = function(longer, kernel, mask=wider)
     close(np.where(short[..., None], z[:, :outputs], 0), np.where(short[..., None], y, 0))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_16_bits(dtype, stride):
+def test_16_bits(dtype):
     rng = np.random.default_rng(0)
     mask = jnp.array([[True] * 7, [True] * 3 + [False] * 4])
     x = jnp.asarray(rng.normal(size=(2, 7, 2)).astype(np.float32))
@@ -385,7 +386,7 @@ def test_16_bits(dtype, stride):
     @jax.jit
     def outputs(x, kernel):
         with jax.numpy_dtype_promotion("strict"):
-            options: dict[str, Any] = {"strides": stride, "padding": "same", "mask": mask}
+            options: dict[str, Any] = {"strides": 2, "padding": "same", "mask": mask}
             return (
                 convolve(x, kernel, **options),
                 max_pool(x, 3, **options),
@@ -396,9 +397,10 @@ def test_16_bits(dtype, stride):
         return sum(jnp.sum(y.astype(jnp.float32) ** 2) for y in outputs(x, kernel))
 
     low = x.astype(dtype), kernel.astype(dtype)
+    gradient = jax.jit(jax.grad(loss, (0, 1)))
     for actual, expected in zip(
-        (*outputs(*low), *jax.grad(loss, (0, 1))(*low)),
-        (*outputs(x, kernel), *jax.grad(loss, (0, 1))(x, kernel)),
+        (*outputs(*low), *gradient(*low)),
+        (*outputs(x, kernel), *gradient(x, kernel)),
         strict=True,
     ):
         assert actual.dtype == dtype
@@ -462,12 +464,13 @@ def test_under_vmap():
     mask = jnp.asarray(rng.random((3, 2, 7)) < 0.6)
     kernel = jnp.asarray(rng.normal(size=(3, 2, 2)).astype(np.float32))
 
+    @jax.jit
     def function(x, mask):
         pooled = max_pool(x, 2, mask=mask, padding="same")
         made = geometry.resampled_mask(mask, 3, 2, 1, "same")
         return convolve(x, kernel, strides=2, padding="same", mask=mask), pooled, made
 
-    together = jax.vmap(function)(x, mask)
+    together = jax.jit(jax.vmap(function))(x, mask)
     for i in range(3):
         for one, alone in zip(together, function(x[i], mask[i]), strict=True):
             close(one[i].astype(jnp.float32), alone.astype(jnp.float32))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from alphorn.kernels.geometry import fill_masked
+from alphorn.kernels.moments import sum_dtype
 
 
 def visible_pairs(
@@ -69,8 +70,7 @@ def masked_softmax(scores: Array, mask: Array | None = None, axis: int = -1) -> 
     >>> masked_softmax(jnp.array([1.0, 2.0]), jnp.array([False, False])).tolist()
     [0.0, 0.0]
     """
-    if scores.dtype.itemsize == 2:
-        scores = scores.astype(jnp.float32)
+    scores = scores.astype(sum_dtype(scores))
     if mask is None:
         return jax.nn.softmax(scores, axis)
     # Filled with the lowest number, not −inf: a row of nothing is then uniform and finite, with a
@@ -197,7 +197,7 @@ def dot_product_attention(
         scale = query.shape[-1] ** -0.5
     # Junk that only the softmax hid would still reach the gradients, as 0 · NaN.
     query, key = fill_masked(query, query_mask), fill_masked(key, key_mask)
-    wide = jnp.promote_types(query.dtype, jnp.float32)
+    wide = sum_dtype(query)
     shape = "bthd,bshd->bhts" if query.ndim == 4 else "btd,bsd->bts"
     scores = jnp.einsum(shape, query, key, preferred_element_type=wide)
     scores = scores * jnp.asarray(scale, wide)
@@ -243,7 +243,7 @@ def additive_scores(
     """
     query, key = fill_masked(query, query_mask), fill_masked(key, key_mask)
     features = jnp.tanh(query[:, :, None] + key[:, None])  # (B, T, S, D)
-    wide = jnp.promote_types(features.dtype, jnp.float32)
+    wide = sum_dtype(features)
     if scale is None:
         return jnp.sum(features, axis=-1, dtype=wide)
     return jnp.einsum("btsd,d->bts", features, scale, preferred_element_type=wide)

@@ -56,7 +56,7 @@ def fill_masked(x: Array, mask: Array | None, fill: ArrayLike = 0) -> Array:
     """
     if mask is None:
         return x
-    return jnp.where(expand_to(mask, x.ndim), x, jnp.asarray(fill, x.dtype))
+    return jnp.where(expand_to(mask, x.ndim), x, np.asarray(fill, x.dtype))
 
 
 def extent(mask: Array) -> tuple[Array, Array]:
