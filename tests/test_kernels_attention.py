@@ -182,7 +182,7 @@ def test_gradients_of_rows_alone(causal, mask, junk):
 @jax.jit
 def additive_with_gradients(query, key, value, scale, cotangent, query_mask=None, key_mask=None):
     def function(query, key, value, scale):
-        masks = {"query_mask": query_mask, "key_mask": key_mask}
+        masks: dict[str, Any] = {"query_mask": query_mask, "key_mask": key_mask}
         return attend(additive_scores(query, key, scale, **masks), value, **masks)[0]
 
     output, pull = jax.vjp(function, query, key, value, scale)
@@ -227,7 +227,7 @@ def test_additive_of_rows_alone(query_mask, key_mask, junk):
 def test_visible_pairs():
     assert visible_pairs(2, 3) is None
     pairs = np.arange(12).reshape(2, 2, 3) % 2
-    seen = visible_pairs(
+    seen: Any = visible_pairs(
         2,
         3,
         query_mask=jnp.array([[True, True], [True, False]]),
@@ -238,7 +238,7 @@ def test_visible_pairs():
     assert seen.shape == (2, 1, 2, 3)
     assert seen[0, 0].tolist() == [[False, False, False], [True, False, False]]
     assert seen[1, 0].tolist() == [[False, False, False], [False, False, False]]
-    flat = visible_pairs(2, 3, attention_mask=jnp.asarray(pairs[0]))
+    flat: Any = visible_pairs(2, 3, attention_mask=jnp.asarray(pairs[0]))
     assert flat.tolist() == [[pairs[0].astype(bool).tolist()]]
 
 
@@ -283,7 +283,7 @@ def test_a_bias_in_masked_pairs_may_be_junk():
 
 def test_dropout_acts_on_the_output_only():
     query, key, value = triple()
-    keep = np.random.default_rng(0).random((B, H, T, S)) < 0.75
+    keep: Any = np.random.default_rng(0).random((B, H, T, S)) < 0.75
     output, weights = dot_product_attention(query, key, value, keep=keep, keep_rate=0.75)
     _, full = dot_product_attention(query, key, value)
     close(weights, full)
@@ -296,7 +296,7 @@ def test_dropout_acts_on_the_output_only():
 
 def test_softmax_over_any_axis():
     scores = normal(0, 3, 4, 5)
-    mask = np.random.default_rng(1).random((3, 4, 5)) < 0.6
+    mask: Any = np.random.default_rng(1).random((3, 4, 5)) < 0.6
     mask[:, 0] = False
     mask[:, :, 0] = False
     for axis in (0, 1, -1):
@@ -339,6 +339,13 @@ def test_scores_beyond_16_bits():
     output, weights = dot_product_attention(x, x, x, scale=1.0)
     assert weights.ravel().tolist() == [0.5] * 4
     assert (output == 200).all()
+
+
+def test_no_nan_is_made_on_the_way():
+    x = jnp.ones((2, 3, 4))
+    mask = jnp.array([[True, False, True], [False] * 3])
+    with jax.debug_nans(True):
+        jax.grad(lambda x: dot_product_attention(x, x, x, key_mask=mask)[0].sum())(x)
 
 
 def test_one_head_takes_no_mask_of_heads():

@@ -188,6 +188,13 @@ def test_axes_out_of_range():
         moments(jnp.ones((2, 2, 2)), 3)
 
 
+def test_no_nan_is_made_on_the_way():
+    mask = jnp.array([[True, False], [False, False]])
+    with jax.debug_nans(True):
+        jax.grad(lambda x: sum(y.sum() for y in reductions(x, mask)))(jnp.ones((2, 2, 2)))
+        lookup(jnp.ones((2, 2)), jnp.array([[1, 9], [-1, 5]]), mask=mask)
+
+
 @pytest.mark.parametrize("shape", [(4,), (2, 3), (2, 3, 2)])
 def test_lookup_is_keras(shape):
     table = normal(0, 7, F)

@@ -416,6 +416,13 @@ def test_16_bits_add_up_in_32(dtype):
     assert average_pool(x * 100, 4096).item() == 100
 
 
+@pytest.mark.parametrize("function", [max_pool, average_pool])
+def test_no_nan_is_made_on_the_way(function):
+    mask = jnp.array([[True, False, False, True], [False] * 4])
+    with jax.debug_nans(True):
+        jax.grad(lambda x: function(x, 2, mask=mask).sum())(jnp.ones((2, 4, 1)))
+
+
 def test_integers_pool_too():
     x = jnp.array([[[-5], [-3], [7], [9]]])
     mask = jnp.array([[True, True, False, False]])
