@@ -161,19 +161,15 @@ def drawn(seed, mask, junk, outputs, channels) -> Any:
 def test_reference_and_unmasked_convolution_are_keras(window, steps):
     x, kernel, _ = drawn(0, np.ones((B, steps), bool), 0, 1, FILTERS)
     kernel = kernel[: window.kernel]
+    options: dict[str, Any] = {"strides": window.stride, "padding": window.padding}
     if window.stride == 1 or window.dilation == 1:
         layer: Any = keras.layers.Conv1D(
-            FILTERS,
-            window.kernel,
-            strides=window.stride,
-            padding=window.padding,
-            dilation_rate=window.dilation,
-            use_bias=False,
+            FILTERS, window.kernel, dilation_rate=window.dilation, use_bias=False, **options
         )
         layer.build(x.shape)
         layer.set_weights([kernel])
         expected = np.asarray(layer(x))
-    else:
+    else:  # Keras has no layer with both
         left = {"valid": 0, "causal": window.dilation * (window.kernel - 1)}.get(window.padding)
         expected = jax.lax.conv_general_dilated(
             x,
@@ -183,16 +179,7 @@ def test_reference_and_unmasked_convolution_are_keras(window, steps):
             rhs_dilation=(window.dilation,),
             dimension_numbers=("NWC", "WIO", "NWC"),
         )
-    close(
-        convolve(
-            x,
-            kernel,
-            strides=window.stride,
-            padding=window.padding,
-            dilation=window.dilation,
-        ),
-        expected,
-    )
+    close(convolve(x, kernel, dilation=window.dilation, **options), expected)
     assert expected.shape[1] == geometry.output_length(steps, *window)
     reference = np.zeros(expected.shape, np.float32)
     for row, at, held in rows_alone(np.ones((B, steps), bool), window):
@@ -433,8 +420,7 @@ def test_integers_pool_too():
 def test_extent():
     mask = jnp.array([[[True, False], [False, True]], [[False, False], [True, True]]])
     start, stop = geometry.extent(mask)
-    assert start.tolist() == [[0, 1], [0, 0]]
-    assert stop.tolist() == [[1, 2], [0, 2]]
+    assert (start.tolist(), stop.tolist()) == ([[0, 1], [0, 0]], [[1, 2], [0, 2]])
     start, stop = geometry.extent(jnp.zeros((2, 0), bool))
     assert start.tolist() == stop.tolist() == [0, 0]
 
