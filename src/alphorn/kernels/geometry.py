@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.typing import ArrayLike
+
+from alphorn.core.masked import expand_to, extent, fill_masked
 
 PADDINGS = ("valid", "same", "causal")
 
@@ -41,38 +42,6 @@ def check_padding(padding: str, allowed: Sequence[str] = PADDINGS) -> None:
     """Raises ValueError if `padding` is none of `allowed`."""
     if padding not in allowed:
         raise ValueError(f"padding={padding!r}: expected one of {', '.join(map(repr, allowed))}")
-
-
-def expand_to(mask: Array, rank: int) -> Array:
-    """Appends axes of size 1 to a mask until it has `rank` axes."""
-    return lax.expand_dims(mask, range(mask.ndim, rank))
-
-
-def fill_masked(x: Array, mask: Array | None, fill: ArrayLike = 0) -> Array:
-    """Returns `x` with `fill` at masked positions, which then get a gradient of exactly zero.
-
-    >>> fill_masked(jnp.array([[1.0, jnp.nan]]), jnp.array([[True, False]]))
-    Array([[1., 0.]], dtype=float32)
-    """
-    if mask is None:
-        return x
-    return jnp.where(expand_to(mask, x.ndim), x, np.asarray(fill, x.dtype))
-
-
-def extent(mask: Array) -> tuple[Array, Array]:
-    """Finds the first valid step of each row and the one after its last: `(start, stop)`.
-
-    `mask` is `(..., T)`; both results are `(...)` int32. Rows without a valid step give (0, 0).
-
-    >>> start, stop = extent(jnp.array([[False, True, False, True, False], [False] * 5]))
-    >>> start.tolist(), stop.tolist()
-    ([1, 0], [4, 0])
-    """
-    steps = mask.shape[-1]
-    position = lax.iota(jnp.int32, steps)
-    stop = jnp.max(jnp.where(mask, position + 1, 0), axis=-1, initial=0)
-    start = jnp.min(jnp.where(mask, position, stop[..., None]), axis=-1, initial=steps)
-    return start, stop
 
 
 def span(kernel: int, dilation: int = 1) -> int:

@@ -1,0 +1,349 @@
+"""Masked: a sequence and which of its steps exist, as one value.
+
+Letters: `B` batch, `T` time, `F` features. A mask is boolean, True where a step is valid; its shape
+is a prefix of the data's: `(B, T)`, `(B, T1, T2)` for nested sequences, `(B,)` for rows.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from alphorn.core.variable import canonicalize_value_handlers
+from alphorn.errors import MaskError, ShapeError
+
+# The op that a library function's name stands for, where the names differ.
+_INSTEAD = {
+    "asarray": "unmask(x)",
+    "array": "unmask(x)",
+    "reduce_sum": "ops.sum",
+    "reduce_max": "ops.max",
+}
+_LIBRARIES = ("jax", "numpy")
+
+
+def library_call() -> str:
+    """Returns the outermost jax or numpy function on the stack above the caller, e.g. `jnp.mean`."""
+    frame = sys._getframe(1)
+    name = ""
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.split(".")[0] in _LIBRARIES:
+            name = frame.f_code.co_name
+        elif name:
+            break
+        frame = frame.f_back
+    return name
+
+
+def loses_mask(what: str, masked: "Masked") -> MaskError:
+    """Returns the error for a function of plain arrays that met a Masked."""
+    return MaskError(
+        f"{what} would lose the mask of a {masked.shape} sequence",
+        fix=f"use {_INSTEAD.get(what, f'ops.{what}')} (padding skipped), or unmask(x) for plain data",
+    )
+
+
+def refuses_arrays(value: Any) -> Callable[[], Array]:
+    """Answers `__jax_array__`: absent for JAX's operators, which then ask ours; else an error.
+
+    A method that raises would break `array + masked`: JAX's operators call it before they give
+    way to ours.
+    """
+    frame = sys._getframe(2)
+    for _ in range(3):
+        if frame is None:
+            break
+        if frame.f_code.co_name.startswith("_operator_"):
+            raise AttributeError("__jax_array__")
+        frame = frame.f_back
+    raise value.refusal(library_call() or "jax")
+
+
+def expand_to(mask: Array, rank: int) -> Array:
+    """Appends axes of size 1 to a mask until it has `rank` axes."""
+    return lax.expand_dims(mask, range(mask.ndim, rank))
+
+
+def fill_masked(x: Array, mask: Array | None, fill: ArrayLike = 0) -> Array:
+    """Returns `x` with `fill` at masked positions, which then get a gradient of exactly zero.
+
+    >>> fill_masked(jnp.array([[1.0, jnp.nan]]), jnp.array([[True, False]]))
+    Array([[1., 0.]], dtype=float32)
+    """
+    if mask is None:
+        return x
+    return jnp.where(expand_to(mask, x.ndim), x, np.asarray(fill, x.dtype))
+
+
+def extent(mask: Array) -> tuple[Array, Array]:
+    """Finds the first valid step of each row and the one after its last: `(start, stop)`.
+
+    `mask` is `(..., T)`; both results are `(...)` int32. Rows without a valid step give (0, 0).
+
+    >>> start, stop = extent(jnp.array([[False, True, False, True, False], [False] * 5]))
+    >>> start.tolist(), stop.tolist()
+    ([1, 0], [4, 0])
+    """
+    steps = mask.shape[-1]
+    position = lax.iota(jnp.int32, steps)
+    stop = jnp.max(jnp.where(mask, position + 1, 0), axis=-1, initial=0)
+    start = jnp.min(jnp.where(mask, position, stop[..., None]), axis=-1, initial=steps)
+    return start, stop
+
+
+class Masked:
+    """Data and mask of a batch of sequences.
+
+    Args:
+        data: `(B, T, ...)`. Masked positions become zeros, so that padding is always finite.
+        mask: Booleans whose shape is a prefix of the data's.
+
+    Functions of jnp and numpy refuse it (they would lose the mask); `ops.*`, operators and layers
+    know what to do. `np.asarray(m)`, `m.data` and `unmask(m)` are the ways out.
+
+    In `jax.grad`, pass `.data`: the mask is boolean. `jax.vmap(in_axes=...)` and `jax.tree.map`
+    see data and mask as two arrays.
+
+    >>> m = Masked(jnp.array([[1.0, 2.0, 9.0]]), jnp.array([[True, True, False]]))
+    >>> m.lengths
+    Array([2], dtype=int32)
+    """
+
+    __slots__ = ("data", "mask")
+    data: Array
+    mask: Array
+    # Operators and methods beyond these are put in by `alphorn.ops`.
+    __hash__ = object.__hash__
+
+    def __init__(self, data: Any, mask: Any):
+        data, mask = jnp.asarray(unmask(data)), jnp.asarray(unmask(mask))
+        check_mask("Masked", data.shape, mask)
+        self.data = fill_masked(data, mask)
+        self.mask = mask
+
+    @classmethod
+    def trusted(cls, data: Any, mask: Any) -> "Masked":
+        """Makes one whose padding is known to be finite and whose mask is known to fit."""
+        self = object.__new__(cls)
+        self.data = data
+        self.mask = mask
+        return self
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The data's shape."""
+        return self.data.shape
+
+    @property
+    def dtype(self) -> Any:
+        """The data's type."""
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The data's number of axes."""
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        """The data's number of entries, padding included."""
+        return self.data.size
+
+    @property
+    def lengths(self) -> Array:
+        """The number of steps up to the last valid one, along the mask's last axis."""
+        return extent(self.mask)[1]
+
+    @property
+    def extent(self) -> tuple[Array, Array]:
+        """The first valid step and the one after the last, along the mask's last axis."""
+        return extent(self.mask)
+
+    def fill(self, value: Any) -> Array:
+        """Returns plain data with `value` at masked positions."""
+        return fill_masked(self.data, self.mask, value)
+
+    @property
+    def __jax_array__(self) -> Callable[[], Array]:
+        return refuses_arrays(self)
+
+    def refusal(self, what: str) -> MaskError:
+        """Returns the error that says why `what` cannot take this."""
+        return loses_mask(what, self)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.data, dtype)
+
+    def __array_function__(self, func: Callable, types: Any, args: Any, kwargs: Any) -> Any:
+        if func.__name__ in ("shape", "ndim", "size"):
+            return func(self.data, *args[1:], **kwargs)
+        raise loses_mask(func.__name__, self)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        operator = _UFUNC_OPERATORS.get(ufunc.__name__)
+        if operator is None or method != "__call__" or kwargs:
+            raise loses_mask(ufunc.__name__, self)
+        left, *rest = inputs
+        if isinstance(left, Masked):
+            return getattr(left, f"__{operator}__")(*rest)
+        reflected = _REFLECTED.get(operator, f"r{operator}")
+        return getattr(rest[0], f"__{reflected}__")(left)
+
+    def __bool__(self) -> bool:
+        raise MaskError(
+            f"the truth of a {self.shape} sequence has no one answer",
+            fix="reduce it first: ops.any(x), ops.all(x), or use ops.where(condition, a, b)",
+        )
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: Any) -> Any:
+        return take_index(self, index)
+
+    def __repr__(self) -> str:
+        return f"Masked(shape={self.shape}, dtype={self.dtype}, mask={self.mask.shape})"
+
+
+_REFLECTED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le", "eq": "eq", "ne": "ne"}
+_UFUNC_OPERATORS = {
+    "add": "add",
+    "subtract": "sub",
+    "multiply": "mul",
+    "divide": "truediv",
+    "floor_divide": "floordiv",
+    "remainder": "mod",
+    "power": "pow",
+    "matmul": "matmul",
+    "equal": "eq",
+    "not_equal": "ne",
+    "less": "lt",
+    "less_equal": "le",
+    "greater": "gt",
+    "greater_equal": "ge",
+    "bitwise_and": "and",
+    "bitwise_or": "or",
+    "bitwise_xor": "xor",
+}
+
+jax.tree_util.register_pytree_with_keys(
+    Masked,
+    lambda m: (
+        ((jax.tree_util.GetAttrKey("data"), m.data), (jax.tree_util.GetAttrKey("mask"), m.mask)),
+        None,
+    ),
+    lambda _, children: Masked.trusted(*children),
+    lambda m: ((m.data, m.mask), None),
+)
+
+
+def _refuse_canonicalization(masked: Masked) -> Any:
+    raise loses_mask(library_call() or "jax.lax", masked)
+
+
+canonicalize_value_handlers[Masked] = _refuse_canonicalization
+
+
+def check_mask(where: str, shape: tuple[int, ...], mask: Any) -> None:
+    """Raises ShapeError unless `mask` is boolean and its shape is a prefix of `shape`."""
+    if tuple(mask.shape) != tuple(shape[: mask.ndim]) or mask.ndim == 0:
+        raise ShapeError(
+            f"{where}: the mask does not fit the data",
+            received=f"mask {tuple(mask.shape)} with data {tuple(shape)}",
+            expected=f"a prefix of the data's shape, e.g. {tuple(shape[:2])}",
+            fix="a mask says of each step whether it exists: drop its feature axis",
+        )
+    if mask.dtype != jnp.bool_:
+        raise ShapeError(
+            f"{where}: the mask is not boolean",
+            received=mask.dtype.name,
+            expected="bool, True where a step is valid",
+            fix="mask.astype(bool), or mask > 0",
+        )
+
+
+def unmask(x: Any) -> Any:
+    """Returns the plain data of `x`: a mask ends here on purpose. Padding holds what stood there.
+
+    >>> unmask(Masked(jnp.ones((1, 2)), jnp.array([[True, False]])))
+    Array([[1., 0.]], dtype=float32)
+    """
+    return x.data if isinstance(x, Masked) else x
+
+
+def mask_of(x: Any) -> Any:
+    """Returns the mask of `x`, or None."""
+    return x.mask if isinstance(x, Masked) else None
+
+
+def is_masked(x: Any) -> bool:
+    """Returns whether `x` is a Masked; for `jax.tree.map(..., is_leaf=is_masked)`."""
+    return isinstance(x, Masked)
+
+
+def with_mask(data: Any, mask: Any) -> Any:
+    """Returns `data` with `mask`, or plain where there is none."""
+    return data if mask is None else Masked.trusted(data, mask)
+
+
+def has_masked(tree: Any) -> bool:
+    """Returns whether a Masked stands anywhere in `tree`."""
+    return any(isinstance(x, Masked) for x in jax.tree.leaves(tree, is_leaf=is_masked))
+
+
+def map_data(f: Callable, x: Masked) -> Masked:
+    """Applies `f` to the data, step by step; the mask stays."""
+    return Masked.trusted(f(x.data), x.mask)
+
+
+def step_mask(x: Masked) -> Array:
+    """Returns the mask with axes of size 1 appended, so that it broadcasts against the data."""
+    return expand_to(x.mask, x.ndim)
+
+
+_TIME_INDEX = (
+    "ops.first(x) or ops.last(x) for one step, ops.take_steps(x, start, stop) for several:"
+    " they count within each row's own extent; unmask(x) for plain data"
+)
+
+
+def take_index(x: Masked, index: Any) -> Any:
+    """Answers `x[index]`: rows and features freely; time only whole."""
+    entries = list(index) if isinstance(index, tuple) else [index]
+    if any(isinstance(e, Masked) for e in entries):
+        raise MaskError(
+            "indexing by a Masked gives rows of unequal numbers of steps",
+            fix="keep the steps and mask them: ops.where(condition, x, 0)",
+        )
+    if any(e is Ellipsis for e in entries):
+        at = next(i for i, e in enumerate(entries) if e is Ellipsis)
+        missing = x.ndim - sum(e is not None and e is not Ellipsis for e in entries)
+        entries[at : at + 1] = [slice(None)] * missing
+    axis, mask_index = 0, []
+    for entry in entries:
+        if axis >= x.mask.ndim:
+            break
+        if entry is None:
+            mask_index.append(None)
+            continue
+        if getattr(entry, "dtype", None) == jnp.bool_ and np.ndim(entry) > 1:
+            raise MaskError("a boolean index over time gives unequal rows", fix=_TIME_INDEX)
+        if axis and not (isinstance(entry, slice) and entry == slice(None)):
+            raise MaskError(
+                f"x[{index!r}] of a {x.shape} sequence would read padding as if it were a step",
+                fix=_TIME_INDEX,
+            )
+        mask_index.append(entry)
+        axis += 1
+    mask = x.mask[tuple(mask_index)]
+    data = x.data[tuple(entries)]
+    return data if mask.ndim == 0 else Masked.trusted(data, mask)

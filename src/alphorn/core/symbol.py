@@ -1,0 +1,228 @@
+"""Symbol: an array that is not there yet, with a shape (None where unknown) and a history."""
+
+import contextvars
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alphorn.config import floatx
+from alphorn.core.masked import Masked, is_masked, refuses_arrays
+from alphorn.core.variable import open_scope
+from alphorn.errors import AlphornError, MaskError, ShapeError
+from alphorn.naming import auto_name
+
+Shape = tuple[int | None, ...]
+
+# Unknown sizes are tried as these: (batch, other). Large and highly composite, so that strides,
+# slices and reshapes act as on any size; smaller ones follow where a Python loop runs over them.
+_STAND_INS = ((24, 5040), (60, 7560))
+_SMALL_STAND_INS = ((24, 240), (60, 360))
+_standing_in: contextvars.ContextVar[tuple[int, int] | None] = contextvars.ContextVar(
+    "standing_in", default=None
+)
+
+
+class Symbol:
+    """A place in a graph of layers.
+
+    Args:
+        shape: With None for sizes that are not known, the batch among them.
+        dtype: By default `floatx()`.
+        masked: The rank of the mask that will be there, 0 for none.
+        name: For errors and `summary()`.
+
+    >>> Symbol((None, 10))
+    <Symbol shape=(None, 10), dtype=float32>
+    """
+
+    def __init__(
+        self, shape: Iterable[int | None], dtype: Any = None, masked: int = 0, name: str = ""
+    ):
+        self.shape: Shape = tuple(None if s is None else int(s) for s in shape)
+        self.dtype = jnp.dtype(dtype or floatx()).name
+        self.masked = masked
+        self.name = name or auto_name("symbol")
+        self.node: Node | None = None
+        self.index = 0
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def __jax_array__(self) -> Callable:
+        return refuses_arrays(self)
+
+    def refusal(self, what: str) -> MaskError:
+        """Returns the error that says why `what` cannot take this."""
+        return MaskError(
+            f"{what} cannot take a symbolic input of shape {self.shape}",
+            fix=f"use ops.{what}, which becomes a part of the graph, or a Lambda layer",
+        )
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        raise self.refusal("array")
+
+    __array_ufunc__ = None
+
+    def __array_function__(self, func: Callable, types: Any, args: Any, kwargs: Any) -> Any:
+        raise self.refusal(func.__name__)
+
+    def __bool__(self) -> bool:
+        raise ShapeError(
+            "a symbolic input has no truth value: its numbers come later",
+            fix="use ops.where(condition, a, b) instead of `if`",
+        )
+
+    def __len__(self) -> int:
+        if not self.shape or self.shape[0] is None:
+            raise ShapeError("len() of a symbolic input", self.shape, "a known first size")
+        return self.shape[0]
+
+    def __iter__(self) -> Any:
+        raise ShapeError(
+            "a symbolic input cannot be iterated over", fix="index it, or use ops.split"
+        )
+
+    def __repr__(self) -> str:
+        mask = f", masked={self.masked}" if self.masked else ""
+        return f"<Symbol shape={self.shape}, dtype={self.dtype}{mask}>"
+
+
+class Node:
+    """One call in the graph: an operation, its arguments (with Symbols inside) and its outputs.
+
+    Args:
+        operation: A layer, or any callable of arrays.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        outputs: A structure of Symbols.
+    """
+
+    __slots__ = ("args", "kwargs", "operation", "outputs")
+
+    def __init__(self, operation: Any, args: tuple, kwargs: dict, outputs: Any):
+        self.operation = operation
+        self.args = args
+        self.kwargs = kwargs
+        self.outputs = outputs
+        for index, symbol in enumerate(symbols_in(outputs)):
+            symbol.node, symbol.index = self, index
+
+    @property
+    def inputs(self) -> list[Symbol]:
+        """The Symbols among the arguments."""
+        return symbols_in((self.args, self.kwargs))
+
+
+def is_symbol(x: Any) -> bool:
+    """Returns whether `x` is a Symbol."""
+    return isinstance(x, Symbol)
+
+
+def symbols_in(tree: Any) -> list[Symbol]:
+    """Returns the Symbols in a structure, in order."""
+    if isinstance(tree, Symbol):
+        return [tree]
+    return [x for x in jax.tree.leaves(tree) if isinstance(x, Symbol)]
+
+
+def topological_order(outputs: Iterable[Symbol], stop: Iterable[Symbol] = ()) -> list[Node]:
+    """Returns the nodes behind `outputs`, each after those that it needs.
+
+    Args:
+        outputs: Where the walk begins.
+        stop: Symbols whose history does not count: the inputs.
+    """
+    ends = {id(s) for s in stop}
+    done: set[int] = set()
+    order: list[Node] = []
+    for output in outputs:
+        stack = [(output, False)]
+        while stack:
+            symbol, visited = stack.pop()
+            node = symbol.node
+            if node is None or id(symbol) in ends or id(node) in done:
+                continue
+            if visited:
+                done.add(id(node))
+                order.append(node)
+            else:
+                stack.append((symbol, True))
+                stack.extend((s, False) for s in reversed(node.inputs))
+    return order
+
+
+def unknown_sizes(shape: Iterable[int | None]) -> Shape:
+    """Returns `shape` with None where a stand-in for an unknown size stands."""
+    sizes = _standing_in.get()
+    if sizes is None:
+        return tuple(shape)
+    batch, other = sizes
+    return tuple(
+        None if s == other or (axis == 0 and s == batch) else s for axis, s in enumerate(shape)
+    )
+
+
+def _concrete(symbol: Symbol, sizes: tuple[int, int]) -> Any:
+    shape = tuple(sizes[axis > 0] if s is None else s for axis, s in enumerate(symbol.shape))
+    data = jax.ShapeDtypeStruct(shape, jnp.dtype(symbol.dtype))
+    if not symbol.masked:
+        return data
+    return Masked.trusted(data, jax.ShapeDtypeStruct(shape[: symbol.masked], jnp.bool_))
+
+
+def _shapes_at(fn: Callable, leaves: list, treedef: Any, sizes: tuple[int, int]) -> Any:
+    symbols = [_concrete(x, sizes) for x in leaves if isinstance(x, Symbol)]
+
+    def run(values: list) -> Any:
+        given = iter(values)
+        filled = [next(given) if isinstance(x, Symbol) else x for x in leaves]
+        args, kwargs = jax.tree.unflatten(treedef, filled)
+        with open_scope(absorbing=True):
+            return fn(*args, **kwargs)
+
+    token = _standing_in.set(sizes)
+    try:
+        return jax.eval_shape(run, symbols)
+    finally:
+        _standing_in.reset(token)
+
+
+def infer(fn: Callable, args: tuple, kwargs: dict) -> Any:
+    """Returns what `fn(*args, **kwargs)` gives, as Symbols, without computing it.
+
+    Sizes that change with the stand-ins for unknown ones are unknown in the result.
+    """
+    leaves, treedef = jax.tree.flatten((args, kwargs), is_leaf=lambda x: x is None or is_masked(x))
+    failure: Exception | None = None
+    for first, second in (_STAND_INS, _SMALL_STAND_INS):
+        try:
+            small = _shapes_at(fn, leaves, treedef, first)
+            large = _shapes_at(fn, leaves, treedef, second)
+            break
+        except AlphornError:
+            raise
+        except Exception as error:
+            failure = failure or error
+    else:
+        assert failure is not None
+        raise failure
+
+    def merge(a: Any, b: Any) -> Symbol:
+        masked = a.mask.ndim if is_masked(a) else 0
+        shape = (m if m == n else None for m, n in zip(a.shape, b.shape, strict=True))
+        return Symbol(shape, a.dtype, masked)
+
+    return jax.tree.map(merge, small, large, is_leaf=is_masked)
+
+
+def apply(operation: Any, args: tuple, kwargs: dict) -> Any:
+    """Calls `operation` on Symbols: infers the outputs and writes the call into the graph."""
+    outputs = infer(operation, args, kwargs)
+    Node(operation, args, kwargs, outputs)
+    return outputs
