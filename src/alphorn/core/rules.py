@@ -103,9 +103,7 @@ def _created(layer: Any, call: Call) -> Any:
     if own is None or given is None:
         return given if own is None else own
     rank = max(own.ndim, given.ndim)
-    return jnp.logical_and(
-        *(m.reshape(m.shape + (1,) * (rank - m.ndim)) for m in (own, given))
-    )
+    return jnp.logical_and(*(m.reshape(m.shape + (1,) * (rank - m.ndim)) for m in (own, given)))
 
 
 create = Rule("create", _created, births=True)

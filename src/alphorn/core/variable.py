@@ -295,7 +295,9 @@ class Variable:
         return f"<Variable path={self.path}, shape={self.shape}, dtype={self.dtype}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k != "lock"} | {"_slot": np.array(self._slot)}
+        return {k: v for k, v in vars(self).items() if k != "lock"} | {
+            "_slot": np.array(self._slot)
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, lock=threading.RLock(), _slot=jnp.asarray(state["_slot"]))

@@ -1,0 +1,415 @@
+"""The door through which every call of a layer goes: conversion, building, masks, state, graph."""
+
+import contextlib
+import contextvars
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alphorn.config import DTypePolicy
+from alphorn.core import symbol as symbols
+from alphorn.core.masked import (
+    Masked,
+    check_mask,
+    fill_masked,
+    has_masked,
+    is_masked,
+    mask_of,
+    unmask,
+    with_mask,
+)
+from alphorn.core.rules import Call, Rule, same_data
+from alphorn.core.signature import CallSpec, call_spec
+from alphorn.core.symbol import Symbol, symbols_in, unknown_sizes
+from alphorn.core.tracking import Tracked
+from alphorn.core.variable import Variable, autocast_to, current_scope, scope_token
+from alphorn.errors import MaskError, StateError, UnexpectedArgumentError
+
+_training: contextvars.ContextVar[bool | None] = contextvars.ContextVar("training", default=None)
+current_path: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("path", default=())
+_build_lock = threading.RLock()
+
+
+@contextlib.contextmanager
+def set_context(variable: contextvars.ContextVar, value: Any) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+def training_phase(training: bool | None) -> contextlib.AbstractContextManager:
+    """Returns a context in which calls that say nothing about `training` get this."""
+    return set_context(_training, training)
+
+
+class Door(Tracked):
+    """What happens around a layer's `call`."""
+
+    masking: ClassVar[Rule | None] = None
+    supports_masking: bool = False
+    user_defined: ClassVar[bool] = False
+    default_input_dtype: ClassVar[str | None] = None
+    name: str
+    built: bool
+    dtype_policy: DTypePolicy
+    autocast: bool
+    compute_dtype: str
+    variable_dtype: str
+    activity_regularizer: Any
+    inbound_nodes: list[Any]
+    call: Callable[..., Any]
+    build: Callable[..., None]
+    build_shapes: dict[str, Any]
+    add_loss: Callable[[Any], None]
+    _eager_losses: list[Any]
+    _family: Callable[[], list[Any]]
+    _initial_weights: Any
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the layer on arrays, Masked sequences or Symbols.
+
+        Args:
+            *args: The inputs, then what `call` takes.
+            **kwargs: What `call` takes; `mask=` goes with the first input, and `training=`.
+
+        Returns:
+            What `call` gives; a `Masked` where the output has a mask.
+        """
+        if symbols_in((args, kwargs)):
+            return self._call_on_symbols(args, kwargs)
+        if not current_path.get():
+            for member in self._family() if self._eager_losses or self._layers else (self,):
+                member._eager_losses = []
+        return self._enter(*args, **kwargs)
+
+    def _call_on_symbols(self, args: tuple, kwargs: dict) -> Any:
+        self._check_initialized()
+        if "mask" in kwargs and kwargs["mask"] is None:
+            kwargs = {k: v for k, v in kwargs.items() if k != "mask"}
+        self._ensure_built(self._bind(args, kwargs))
+        if type(self).compute_output_shape is Door.compute_output_shape:
+            outputs = symbols.infer(self._enter, args, kwargs)
+        else:
+            outputs = self._declared_outputs(args, kwargs)
+        node = symbols.Node(self, args, kwargs, outputs)
+        self.inbound_nodes.append(node)
+        return outputs
+
+    def _declared_outputs(self, args: tuple, kwargs: dict) -> Any:
+        arguments = self._bind(args, kwargs)
+        shapes = [_shapes(arguments[self._spec.first])] if self._spec.first else []
+        declared = self.compute_output_shape(*shapes)
+        try:
+            inferred = symbols.infer(self._enter, args, kwargs)
+        except (TypeError, ValueError, StateError):
+            inferred = None
+        if _is_shape(declared):
+            if isinstance(inferred, Symbol) and len(inferred.shape) == len(declared):
+                return Symbol(declared, inferred.dtype, inferred.masked)
+            return Symbol(declared, self.compute_dtype)
+        return jax.tree.map(
+            lambda s: Symbol(s, self.compute_dtype), declared, is_leaf=lambda s: _is_shape(s)
+        )
+
+    @property
+    def _spec(self) -> CallSpec:
+        return call_spec(type(self).call)
+
+    def _bind(self, args: tuple, kwargs: dict) -> dict[str, Any]:
+        spec = self._spec
+        mask = None
+        if "mask" in kwargs and spec.first is not None:
+            kwargs = dict(kwargs)
+            mask = kwargs.pop("mask")
+        arguments = spec.bind(f"{type(self).__name__} '{self.name}'", args, kwargs)
+        if mask is not None:
+            first = spec.first
+            assert first is not None
+            if first not in arguments:
+                raise UnexpectedArgumentError(f"{self.name}: mask= came without an input")
+            arguments[first] = self._attach(arguments[first], mask)
+        return arguments
+
+    def _attach(self, inputs: Any, mask: Any) -> Any:
+        if isinstance(inputs, list | tuple) and isinstance(mask, list | tuple):
+            return type(inputs)(self._attach(x, m) for x, m in zip(inputs, mask, strict=True))
+        if isinstance(inputs, dict) and isinstance(mask, dict):
+            return {k: self._attach(x, mask.get(k)) for k, x in inputs.items()}
+        if mask is None or isinstance(inputs, Symbol) or isinstance(mask, Symbol):
+            return inputs
+        mask = jnp.asarray(unmask(mask))
+        if mask.dtype != jnp.bool_:
+            mask = mask.astype(bool)
+        data = jnp.asarray(unmask(inputs))
+        check_mask(f"{type(self).__name__} '{self.name}'", data.shape, mask)
+        return Masked(data, mask)
+
+    def _enter(self, *args: Any, **kwargs: Any) -> Any:
+        self._check_initialized()
+        spec = self._spec
+        arguments = {k: self._converted(v) for k, v in self._bind(args, kwargs).items()}
+        training = arguments.get("training")
+        if training is None:
+            training = _training.get()
+        if training is None and spec.has_training:
+            training = spec.signature.parameters["training"].default
+            training = None if training is inspect.Parameter.empty else training
+        if spec.has_training:
+            arguments["training"] = training
+        self._ensure_built(arguments)
+        cast = self.compute_dtype if self.compute_dtype != self.variable_dtype else None
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(set_context(current_path, self._scope_path()))
+            stack.enter_context(autocast_to(cast))
+            if training is not None:
+                stack.enter_context(set_context(_training, training))
+            if self.user_defined and current_scope() is not None:
+                stack.enter_context(scope_token(id(current_scope())))
+            outputs = self._dispatch(spec, arguments)
+            if self.activity_regularizer is not None:
+                for leaf in jax.tree.leaves(outputs, is_leaf=is_masked):
+                    self.add_loss(
+                        self.activity_regularizer(
+                            leaf.fill(0) if isinstance(leaf, Masked) else leaf
+                        )
+                    )
+        return outputs
+
+    def _converted(self, value: Any) -> Any:
+        if isinstance(value, Masked):
+            data = self._converted(value.data)
+            return value if data is value.data else Masked.trusted(data, value.mask)
+        if isinstance(value, Variable):
+            value = value.value
+        if isinstance(value, np.ndarray | np.generic):
+            value = jnp.asarray(value)
+        if isinstance(value, jax.Array):
+            target = jnp.dtype(self.compute_dtype)
+            if (
+                self.autocast
+                and jnp.issubdtype(value.dtype, jnp.floating)
+                and value.dtype != target
+            ):
+                return same_data(value, value.astype(target))
+            return value
+        if isinstance(value, list | tuple):
+            if value and all(isinstance(v, int | float | list) for v in value):
+                with contextlib.suppress(ValueError):
+                    return self._converted(np.asarray(value))
+            if type(value) in (list, tuple):
+                return type(value)(self._converted(v) for v in value)
+        if isinstance(value, dict):
+            return {k: self._converted(v) for k, v in value.items()}
+        return value
+
+    def _ensure_built(self, arguments: dict[str, Any]) -> None:
+        if self.built:
+            return
+        with _build_lock:
+            if self.built:
+                return
+            shapes = {
+                f"{name}_shape": _shapes(value)
+                for name, value in arguments.items()
+                if _holds_arrays(value) and name not in self._spec.mask_arguments.values()
+            }
+            parameters = list(inspect.signature(self.build).parameters.values())
+            takes_all = len(parameters) == 1 and parameters[0].kind is inspect.Parameter.VAR_KEYWORD
+            if takes_all:
+                self.build(**shapes)
+            elif len(parameters) == 1:
+                self.build(next(iter(shapes.values()), None))
+            else:
+                known = {p.name for p in parameters}
+                self.build(**{k: v for k, v in shapes.items() if k in known})
+            self.built = True
+
+    def _dispatch(self, spec: CallSpec, arguments: dict[str, Any]) -> Any:
+        rule = self.masking
+        if not has_masked(arguments) or (rule is not None and rule.raw):
+            if rule is not None and rule.births:
+                return self._ruled(spec, arguments, rule)
+            return self._run(spec, arguments)
+        if rule is not None:
+            return self._ruled(spec, arguments, rule)
+        if self.speaks_masks(spec):
+            return self._by_protocol(spec, arguments)
+        return self._run(spec, arguments)
+
+    def speaks_masks(self, spec: CallSpec) -> bool:
+        """Whether the class follows Keras's own mask protocol."""
+        overrides = type(self).compute_mask is not Door.compute_mask
+        return bool(spec.mask_arguments) or self.supports_masking or overrides
+
+    def _run(self, spec: CallSpec, arguments: dict[str, Any]) -> Any:
+        args, kwargs = spec.unbind(arguments)
+        return self.call(*args, **kwargs)
+
+    def _split(
+        self, spec: CallSpec, arguments: dict[str, Any], steps: bool, fill: float | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns the arguments as plain data, and the masks of each by name."""
+        masks: dict[str, Any] = {}
+        plain: dict[str, Any] = {}
+        for name, value in arguments.items():
+            if not has_masked(value):
+                plain[name] = value
+                continue
+
+            def mask_for(x: Any) -> Any:
+                mask = mask_of(x)
+                if mask is not None and steps and mask.ndim == 1 and x.ndim > 1:
+                    return jnp.broadcast_to(mask[:, None], x.shape[:2])
+                return mask
+
+            masks[name] = jax.tree.map(mask_for, value, is_leaf=is_masked)
+            plain[name] = jax.tree.map(
+                lambda x: unmask(x) if fill is None else fill_masked(unmask(x), mask_of(x), fill),
+                value,
+                is_leaf=is_masked,
+            )
+        for name, mask_name in spec.mask_arguments.items():
+            if name in masks and plain.get(mask_name) is None:
+                plain[mask_name] = masks[name]
+        return plain, masks
+
+    def _ruled(self, spec: CallSpec, arguments: dict[str, Any], rule: Rule) -> Any:
+        first = next((n for n in arguments if has_masked(arguments[n])), spec.first)
+        primary = spec.first if spec.first in arguments else first
+        assert primary is not None
+        fill = rule.fill
+        if getattr(self, "touches_last_axis", False):
+            x = jax.tree.leaves(arguments[primary], is_leaf=is_masked)[0]
+            fill = 0.0 if isinstance(x, Masked) and x.mask.ndim == x.ndim else fill
+        plain, masks = self._split(spec, arguments, rule.steps, fill)
+        outputs = self._run(spec, plain)
+        given = Call(plain[primary], masks.get(primary), outputs)
+        if rule.name == "reduce":
+            given = Call(plain[primary], mask_of(arguments[primary]), outputs)
+        return self._joined(outputs, rule.output_mask(self, given))
+
+    def _by_protocol(self, spec: CallSpec, arguments: dict[str, Any]) -> Any:
+        plain, masks = self._split(spec, arguments, False, None)
+        outputs = self._run(spec, plain)
+        first = spec.first
+        given = masks.get(first) if first else None
+        if type(self).compute_mask is not Door.compute_mask:
+            return self._joined(outputs, self.compute_mask(plain[first], given))
+        mask = next(iter(jax.tree.leaves(given)), None)
+        leaves = jax.tree.leaves(outputs)
+        inputs = jax.tree.leaves(plain[first])
+        if not self.supports_masking and leaves and leaves[0].ndim < inputs[0].ndim:
+            return outputs  # it used the mask, and time is gone
+        return self._joined(outputs, mask)
+
+    def _joined(self, outputs: Any, mask: Any) -> Any:
+        """Puts masks onto outputs: one for all that it fits, or a structure like theirs."""
+        if mask is None:
+            return outputs
+        where = f"{type(self).__name__} '{self.name}'"
+        if isinstance(outputs, list | tuple):
+            masks = mask if isinstance(mask, list | tuple) else [mask] + [None] * (len(outputs) - 1)
+            pairs = zip(outputs, masks, strict=True)
+            return type(outputs)(self._joined(o, m) for o, m in pairs)
+        if isinstance(outputs, dict):
+            masks = mask if isinstance(mask, dict) else dict.fromkeys(outputs, mask)
+            return {k: self._joined(v, masks.get(k)) for k, v in outputs.items()}
+        if isinstance(outputs, Masked):
+            return outputs
+        if mask.ndim > outputs.ndim or tuple(mask.shape) != tuple(outputs.shape[: mask.ndim]):
+            raise MaskError(
+                f"{where}: the mask that it passes on does not fit its output",
+                received=f"mask {tuple(mask.shape)}, output {tuple(outputs.shape)}",
+                expected="a mask whose shape is a prefix of the output's",
+                fix="write compute_mask(self, inputs, mask) in the layer: None where time is gone",
+            )
+        return with_mask(outputs, mask)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        """Returns the mask of the output for `inputs` and their mask."""
+        out = self(inputs) if previous_mask is None else self(inputs, mask=previous_mask)
+        return jax.tree.map(mask_of, out, is_leaf=is_masked)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the shape of the output, None for sizes that are not known."""
+        return jax.tree.map(
+            lambda s: s.shape, self.compute_output_spec(_symbols(self, input_shape))
+        )
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns Symbols like the output, without writing a node."""
+        layer = self if self.built else type(self).from_config(self.get_config())
+        layer._ensure_built(layer._bind(args, kwargs))
+        return symbols.infer(layer._enter, args, kwargs)
+
+    def _check_initialized(self) -> None:
+        if "dtype_policy" not in vars(self):
+            raise StateError(
+                f"{type(self).__name__} is not initialized",
+                fix="call super().__init__(**kwargs) first in its __init__",
+            )
+
+    def _scope_path(self) -> tuple[str, ...]:
+        path = current_path.get()
+        return path if path and path[-1] == self.name else (*path, self.name)
+
+
+def scoped_build(build: Callable) -> Callable:
+    """Wraps a class's `build`: names of weights, recorded shapes, first weights."""
+
+    @functools.wraps(build)
+    def scoped(self: Door, *args: Any, **kwargs: Any) -> None:
+        self._check_initialized()
+        outermost = "building" not in vars(self)
+        if outermost:
+            self.building = True
+            names = [p for p in inspect.signature(build).parameters][1:]
+            self.build_shapes = dict(zip(names, args, strict=False)) | kwargs
+        try:
+            with set_context(current_path, self._scope_path()):
+                build(self, *args, **kwargs)
+            self.built = True
+        finally:
+            if outermost:
+                del self.building
+        if outermost and self._initial_weights is not None:
+            self.set_weights(self._initial_weights)
+
+    return scoped
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, tuple | list) and all(
+        s is None or isinstance(s, int | np.integer) for s in value
+    )
+
+
+def as_shape(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: as_shape(v) for k, v in value.items()}
+    return tuple(value) if _is_shape(value) else value and [as_shape(v) for v in value]
+
+
+def _holds_arrays(value: Any) -> bool:
+    leaves = jax.tree.leaves(value, is_leaf=is_masked)
+    return bool(leaves) and all(hasattr(x, "shape") and hasattr(x, "dtype") for x in leaves)
+
+
+def _shapes(value: Any) -> Any:
+    def shape(x: Any) -> Any:
+        return unknown_sizes(tuple(x.shape)) if hasattr(x, "shape") else None
+
+    return jax.tree.map(shape, value, is_leaf=is_masked)
+
+
+def _symbols(layer: Door, shapes: Any) -> Any:
+    dtype = layer.default_input_dtype or layer.compute_dtype
+    return jax.tree.map(lambda s: Symbol(s, dtype), shapes, is_leaf=_is_shape)
