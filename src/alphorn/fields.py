@@ -13,7 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, dataclass_transform, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Self, dataclass_transform, get_origin
 
 from alphorn.errors import UnexpectedArgumentError
 from alphorn.naming import deserialize, serialize
@@ -125,7 +125,8 @@ def _generate_init(cls: type) -> None:
 class Configurable:
     """Base of everything that files describe: fields or captured arguments, and config."""
 
-    _captured: tuple[tuple, dict]
+    if TYPE_CHECKING:
+        _captured: tuple[tuple, dict]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Makes `__init__` of a class that declares fields and writes none."""

@@ -6,7 +6,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -57,21 +57,22 @@ class Door(Tracked):
     supports_masking: bool = False
     user_defined: ClassVar[bool] = False
     default_input_dtype: ClassVar[str | None] = None
-    name: str
-    built: bool
-    dtype_policy: DTypePolicy
-    autocast: bool
-    compute_dtype: str
-    variable_dtype: str
-    activity_regularizer: Any
-    inbound_nodes: list[Any]
-    call: Callable[..., Any]
-    build: Callable[..., None]
-    build_shapes: dict[str, Any]
-    add_loss: Callable[[Any], None]
-    _eager_losses: list[Any]
-    _family: Callable[[], list[Any]]
-    _initial_weights: Any
+    if TYPE_CHECKING:
+        name: str
+        built: bool
+        dtype_policy: DTypePolicy
+        autocast: bool
+        compute_dtype: str
+        variable_dtype: str
+        activity_regularizer: Any
+        inbound_nodes: list[Any]
+        call: Callable[..., Any]
+        build: Callable[..., None]
+        build_shapes: dict[str, Any]
+        add_loss: Callable[[Any], None]
+        _eager_losses: list[Any]
+        _family: Callable[[], list[Any]]
+        _initial_weights: Any
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the layer on arrays, Masked sequences or Symbols.

@@ -5,7 +5,7 @@ lists and dicts may grow later.
 """
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -32,7 +32,8 @@ class Tracked(Configurable):
     # Attributes that speak of others without owning them.
     untracked: ClassVar[frozenset[str]] = frozenset({"_captured"})
     is_metric: ClassVar[bool] = False
-    trainable: bool
+    if TYPE_CHECKING:
+        trainable: bool
 
     def _parts(self) -> list[Any]:
         found: dict[int, Any] = {}
