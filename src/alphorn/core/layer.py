@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from alphorn.config import DTypePolicy, as_policy
 from alphorn.core.door import Door, as_shape, current_path, scoped_build, set_context
-from alphorn.core.variable import Variable, current_scope, functional
+from alphorn.core.transforms import functional
+from alphorn.core.variable import Variable, current_scope
 from alphorn.errors import ShapeError, StateError, UnexpectedArgumentError
 from alphorn.naming import auto_name, deserialize, register, resolve, serialize, snake_case
 
@@ -30,6 +31,7 @@ class Layer(Door):
     Write `build(input_shape)` for weights and `call(inputs)`, with `training` and `mask` arguments
     where they matter. On `ops`, masks need no code.
 
+    >>> import numpy as np
     >>> class Scale(Layer):
     ...     def build(self, input_shape):
     ...         self.factor = self.add_weight(shape=(input_shape[-1],), initializer="ones")

@@ -8,7 +8,6 @@ grad, vmap, training and `stateless_call` need.
 import contextlib
 import contextvars
 import functools
-import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -48,12 +47,17 @@ class Scope:
         self.trace = _trace()
         self.losses: list[tuple[Any, Any]] = []
 
-    def owner(self, variable: "Variable") -> "Scope | None":
-        """Returns the innermost scope that holds `variable`."""
+    def holding(self, variable: "Variable") -> "Scope | None":
+        """Returns the innermost scope with a value for `variable`."""
         scope = self
         while scope is not None and variable not in scope.values:
-            if scope.absorbing:
-                return scope
+            scope = scope.outer
+        return scope
+
+    def taking(self, variable: "Variable") -> "Scope | None":
+        """Returns the innermost scope that takes writes of `variable`."""
+        scope = self
+        while scope is not None and not scope.absorbing and variable not in scope.values:
             scope = scope.outer
         return scope
 
@@ -111,8 +115,9 @@ class Variable:
 
     >>> counter = Variable(0.0, name="counter")
     >>> counter.assign_add(2.0)
+    Array(2., dtype=float32)
     >>> counter + 1
-    Array(3., dtype=float32, weak_type=True)
+    Array(3., dtype=float32)
     """
 
     def __init__(
@@ -177,10 +182,10 @@ class Variable:
     def _read(self) -> Array:
         scope = _scope.get()
         if scope is not None:
-            owner = scope.owner(self)
-            if owner is not None:
-                return owner.values.get(self, self._slot)
-        if staging():
+            holder = scope.holding(self)
+            if holder is not None:
+                return holder.values[self]
+        if (scope is None or scope.taking(self) is None) and staging():
             raise StateError(
                 f"Variable '{self.path}' is read while JAX traces a function that does not carry it",
                 expected="its value to be an argument: otherwise today's value stays for ever",
@@ -199,7 +204,7 @@ class Variable:
                 expected=f"shape {self.shape}",
             )
         scope = _scope.get()
-        owner = scope.owner(self) if scope else None
+        owner = scope.taking(self) if scope else None
         if owner is not None:
             if _trace() != owner.trace:
                 raise StateError(
@@ -335,86 +340,6 @@ jax.tree_util.register_pytree_node(Variable, lambda v: ((v.value,), None), lambd
 canonicalize_value_handlers[Variable] = lambda v: v.value
 
 
-def functional(fn: Callable, variables: Sequence[Variable]) -> Callable:
-    """Returns the pure function behind `fn`, which reads and writes `variables`.
-
-    Args:
-        fn: Any function that uses the Variables.
-        variables: Those whose values are arguments, in this order.
-
-    Returns:
-        `pure(values, *args, **kwargs) -> (out, new_values)`.
-
-    >>> total = Variable(1.0)
-    >>> def add(x):
-    ...     total.assign_add(x)
-    ...     return total.value * 2
-    >>> functional(add, [total])([jnp.float32(3)], 2.0)
-    (Array(10., dtype=float32), [Array(5., dtype=float32)])
-    """
-    variables = list(variables)
-
-    def pure(values: Sequence[Any], *args: Any, **kwargs: Any) -> tuple[Any, list[Any]]:
-        if len(values) != len(variables):
-            raise StateError(
-                "functional", received=f"{len(values)} values", expected=f"{len(variables)}"
-            )
-        given = dict(zip(variables, map(unwrap, values), strict=True))
-        with open_scope(given) as scope:
-            out = fn(*args, **kwargs)
-            return out, [scope.values[v] for v in variables]
-
-    return pure
-
-
-def lifted(transform: Callable, fn: Callable, variables: Sequence[Variable]) -> Callable:
-    """Returns `transform(fn)` for an `fn` that reads and writes Variables.
-
-    Args:
-        transform: A JAX transform that keeps the signature and the result: `jax.checkpoint`,
-            `jax.jit`.
-        fn: Any function that uses the Variables.
-        variables: Those that `fn` reads or writes.
-
-    >>> seen = Variable(0.0)
-    >>> def f(x):
-    ...     seen.assign_add(1.0)
-    ...     return x * seen.value
-    >>> float(lifted(jax.checkpoint, f, [seen])(jnp.float32(3))), float(seen)
-    (3.0, 1.0)
-    """
-    variables = list(variables)
-    transformed = transform(functional(fn, variables))
-
-    @functools.wraps(fn)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        out, new = transformed([v._read() for v in variables], *args, **kwargs)
-        for variable, value in zip(variables, new, strict=True):
-            variable.assign(value)
-        return out
-
-    return run
-
-
-def lifted_scan(
-    body: Callable, carry: Any, inputs: Any, variables: Sequence[Variable], **options: Any
-) -> tuple[Any, Any]:
-    """Is `jax.lax.scan(body, carry, inputs)` for a body that reads and writes Variables."""
-    variables = list(variables)
-    pure = functional(body, variables)
-
-    def step(state: tuple[Any, Any], x: Any) -> tuple[tuple[Any, Any], Any]:
-        values, inner = state
-        (inner, out), values = pure(values, inner, x)
-        return (values, inner), out
-
-    start = ([v._read() for v in variables], carry)
-    (values, carry), out = jax.lax.scan(step, start, inputs, **options)
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-    return carry, out
-
-
 @contextlib.contextmanager
 def hold(variables: Sequence[Variable]) -> Iterator[None]:
     """Holds the locks of `variables`: nobody rebinds their slots meanwhile."""
@@ -431,61 +356,3 @@ def share_lock(variables: Sequence[Variable]) -> None:
         with hold(variables):
             for variable in variables:
                 variable.lock = variables[0].lock
-
-
-def variables_of(target: Any) -> list[Variable]:
-    """Returns the Variables behind a layer, a bound method, or a function and what it closes over."""
-    found: dict[Variable, None] = {}
-
-    def add(value: Any) -> None:
-        if isinstance(value, Variable):
-            found[value] = None
-        elif isinstance(value, list | tuple):
-            for v in value:
-                add(v)
-        elif not isinstance(value, type) and hasattr(value, "variables"):
-            found.update(dict.fromkeys(value.variables))
-
-    add(target)
-    add(getattr(target, "__self__", None))
-    function = getattr(target, "__func__", target)
-    if inspect.isfunction(function):
-        names = inspect.getclosurevars(function)
-        for value in (*names.nonlocals.values(), *names.globals.values()):
-            add(value)
-    return list(found)
-
-
-def jit(target: Callable, **options: Any) -> Callable:
-    """Is `jax.jit` for a layer, a model or a function that uses them.
-
-    The Variables (found in the layer, or in what the function closes over) are passed as arguments,
-    so that the compiled function always sees today's weights and may write them.
-
-    Args:
-        target: A layer, model or function.
-        **options: Those of `jax.jit` that speak of no positions.
-
-    >>> scale = Variable(2.0)
-    >>> double = jit(lambda x: x * scale.value)
-    >>> scale.assign(5.0)
-    Array(5., dtype=float32)
-    >>> double(jnp.float32(3))
-    Array(15., dtype=float32)
-    """
-    compiled: dict[tuple, Callable] = {}
-
-    @functools.wraps(target, updated=())
-    def run(*args: Any, **kwargs: Any) -> Any:
-        variables = variables_of(target)
-        key = tuple(map(id, variables))
-        if key not in compiled:
-            compiled[key] = lifted(lambda f: jax.jit(f, **options), target, variables)
-        before = len(variables)
-        with hold(variables):
-            out = compiled[key](*args, **kwargs)
-        if len(variables_of(target)) != before:  # built while tracing: trace again with its weights
-            return run(*args, **kwargs)
-        return out
-
-    return run

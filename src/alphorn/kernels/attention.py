@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from alphorn.kernels.geometry import fill_masked
+from alphorn.core.masked import fill_masked
 from alphorn.kernels.moments import sum_dtype
 
 

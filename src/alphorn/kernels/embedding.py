@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from alphorn.kernels.geometry import fill_masked
+from alphorn.core.masked import fill_masked
 
 
 def lookup(

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.typing import ArrayLike
 
-from alphorn.core.masked import expand_to, extent, fill_masked
+from alphorn.core.masked import extent, fill_masked
 
 PADDINGS = ("valid", "same", "causal")
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from alphorn.kernels.geometry import expand_to, fill_masked
+from alphorn.core.masked import expand_to, fill_masked
 
 Axes: TypeAlias = int | Sequence[int] | None
 

@@ -10,15 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from alphorn.kernels.geometry import (
-    align,
-    axis_pads,
-    check_padding,
-    expand_to,
-    fill_masked,
-    per_axis,
-    resampled_mask,
-)
+from alphorn.core.masked import expand_to, fill_masked
+from alphorn.kernels.geometry import align, axis_pads, check_padding, per_axis, resampled_mask
 from alphorn.kernels.moments import Axes, masked_mean, normalize_axes, sum_dtype, valid_count
 
 __all__ = ["average_pool", "masked_max", "masked_mean", "masked_min", "max_pool"]

@@ -1,0 +1,194 @@
+"""Graph: the calls between symbolic inputs and outputs, in an order in which they can run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alphorn.core.masked import Masked, is_masked, unmask
+from alphorn.core.rules import same_data
+from alphorn.core.symbol import Node, Symbol, is_symbol, symbols_in, topological_order
+from alphorn.core.tracking import Tracked
+from alphorn.errors import ArgumentError, DataError, ShapeError
+
+
+class Graph:
+    """The nodes from `inputs` to `outputs`.
+
+    Args:
+        inputs: A structure of Symbols, or arrays of a layer's `input`.
+        outputs: A structure of Symbols.
+
+    Raises:
+        ArgumentError: where an output does not come from the inputs.
+    """
+
+    def __init__(self, inputs: Any, outputs: Any):
+        self.inputs, self.outputs = inputs, outputs
+        self.input_symbols = _all_symbols("inputs", inputs)
+        self.output_symbols = _all_symbols("outputs", outputs)
+        self.nodes = topological_order(self.output_symbols, self.input_symbols)
+        self._check_connected()
+        self.input_nodes = [s.node for s in self.input_symbols if s.node is not None]
+        self.layers = self._layers_by_depth()
+
+    def _check_connected(self) -> None:
+        known = {id(s) for s in self.input_symbols}
+        for node in self.nodes:
+            for symbol in node.inputs:
+                if id(symbol) not in known:
+                    raise ArgumentError(
+                        "Model: an output depends on an Input that is not among `inputs`",
+                        received=f"'{symbol.name}' of shape {symbol.shape}",
+                        expected="every Input on the way to the outputs",
+                        fix="add it to inputs=[...]",
+                    )
+            if not node.inputs:
+                for symbol in symbols_in(node.outputs):
+                    raise ArgumentError(
+                        "Model: an output depends on an Input that is not among `inputs`",
+                        received=f"'{symbol.name}' of shape {symbol.shape}",
+                        expected="every Input on the way to the outputs",
+                        fix="add it to inputs=[...]",
+                    )
+            known.update(id(s) for s in symbols_in(node.outputs))
+
+    def _layers_by_depth(self) -> list[Any]:
+        """Layers from the inputs to the outputs, those of one depth as they were met: Keras's
+        order, and so the order of weights.
+        """
+        ends = {id(s) for s in self.input_symbols}
+        met: dict[int, int] = {}
+        seen: set[int] = set()
+        stack = list(reversed(self.output_symbols))
+        while stack:
+            symbol = stack.pop()
+            node = symbol.node
+            if node is None or id(node) in seen:
+                continue
+            seen.add(id(node))
+            met.setdefault(id(node.operation), len(met))
+            if id(symbol) not in ends:
+                stack.extend(reversed(node.inputs))
+        node_depth: dict[int, int] = {}
+        depth: dict[int, int] = {}
+        operations: dict[int, Any] = {}
+        for node in [*reversed(self.nodes), *self.input_nodes]:
+            key = id(node.operation)
+            operations[key] = node.operation
+            level = max(node_depth.get(id(node), 0), depth.get(key, 0))
+            depth[key] = node_depth[id(node)] = level
+            for symbol in node.inputs:
+                if symbol.node is not None:
+                    parent = id(symbol.node)
+                    node_depth[parent] = max(level + 1, node_depth.get(parent, 0))
+        found = [o for o in operations.values() if isinstance(o, Tracked)]
+        return sorted(found, key=lambda o: (-depth[id(o)], met.get(id(o), -1)))
+
+    def run(self, inputs: Any, where: str, call: Callable | None = None) -> Any:
+        """Computes the outputs from arrays, Masked sequences or Symbols.
+
+        Args:
+            inputs: In the structure of the graph's inputs, or a dict by input names.
+            where: The model's name, for errors.
+            call: `(node, args, kwargs) -> outputs`; by default the node's operation is called.
+        """
+        values: dict[int, Any] = {}
+        for symbol, value in zip(self.input_symbols, self.flatten(inputs, where), strict=True):
+            values[id(symbol)] = fitted(value, symbol, where)
+
+        def at(x: Any) -> Any:
+            return values[id(x)] if is_symbol(x) else x
+
+        for node in self.nodes:
+            args, kwargs = jax.tree.map(
+                at, (node.args, node.kwargs), is_leaf=lambda x: is_masked(x) or is_symbol(x)
+            )
+            out = node.operation(*args, **kwargs) if call is None else call(node, args, kwargs)
+            expected = symbols_in(node.outputs)
+            given = (
+                [out]
+                if len(expected) == 1 and not isinstance(out, list | tuple | dict)
+                else (jax.tree.leaves(out, is_leaf=lambda x: is_masked(x) or is_symbol(x)))
+            )
+            values.update((id(s), v) for s, v in zip(expected, given, strict=True))
+        return jax.tree.map(at, self.outputs, is_leaf=is_symbol)
+
+    def flatten(self, inputs: Any, where: str) -> list[Any]:
+        """Returns the values for the input symbols, in their order."""
+        names = [s.name for s in self.input_symbols]
+        if isinstance(inputs, dict):
+            keys = list(self.inputs) if isinstance(self.inputs, dict) else names
+            if isinstance(self.inputs, dict) and not set(keys) <= set(inputs):
+                keys = [s.name for s in self.inputs.values()]
+            missing = [k for k in keys if k not in inputs]
+            if missing:
+                raise DataError(
+                    f"{where}: inputs by name",
+                    received=f"{list(inputs)}",
+                    expected=f"{keys}",
+                    fix=f"{', '.join(map(str, missing))} is missing",
+                )
+            if isinstance(self.inputs, dict):  # jax flattens dicts by sorted keys
+                keys = [k for _, k in sorted(zip(self.inputs, keys, strict=True))]
+            return [inputs[k] for k in keys]
+        values = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+        if len(values) != len(names):
+            raise DataError(
+                f"{where}: number of inputs", len(values), f"{len(names)}: {', '.join(names)}"
+            )
+        return values
+
+
+def _all_symbols(what: str, tree: Any) -> list[Symbol]:
+    leaves = jax.tree.leaves(tree)
+    wrong = [x for x in leaves if not is_symbol(x)]
+    if wrong or not leaves:
+        raise ArgumentError(
+            f"Model: {what}",
+            received=f"{wrong[0]!r}" if wrong else "nothing",
+            expected="what Input(...) and calls of layers on it return",
+        )
+    return leaves
+
+
+def fitted(value: Any, symbol: Symbol, where: str) -> Any:
+    """Returns `value` in the rank and type of the input `symbol`.
+
+    Raises:
+        ShapeError: naming the input.
+    """
+    if is_symbol(value):
+        return value
+    if isinstance(value, Masked):
+        data = fitted(value.data, symbol, where)
+        if data is value.data:
+            return value
+        return Masked.trusted(data, value.mask)
+    value = value if hasattr(value, "ndim") else np.asarray(value)
+    rank = len(symbol.shape)
+    if value.ndim == rank - 1 and symbol.shape[-1] == 1:
+        value = value[..., None]
+    elif value.ndim == rank + 1 and value.shape[-1] == 1:
+        value = value[..., 0]
+    fits = value.ndim == rank and all(
+        s is None or s == n for s, n in zip(symbol.shape, value.shape, strict=True)
+    )
+    if not fits:
+        raise ShapeError(
+            f"{where}: input '{symbol.name}'",
+            received=f"shape {tuple(value.shape)}",
+            expected=f"shape {symbol.shape}",
+            fix="None stands for any size; the first axis is the batch",
+        )
+    target = jnp.dtype(symbol.dtype)
+    if value.dtype != target:
+        return same_data(value, jnp.asarray(unmask(value)).astype(target))
+    return value
+
+
+def nodes_of(graph: Graph) -> list[Node]:
+    """Returns input nodes, then the others in running order."""
+    return [*graph.input_nodes, *graph.nodes]
