@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alphorn.core import masked
 from alphorn.kernels import geometry
 from alphorn.kernels.convolution import convolve
 from alphorn.kernels.pooling import average_pool, max_pool
@@ -119,7 +120,7 @@ def masked_convolution(x, kernel, mask, cotangent, window):
                 mask=mask,
             )
 
-        return made, *pull_back(function, geometry.fill_masked(cotangent, made), x, kernel)
+        return made, *pull_back(function, fill_masked(cotangent, made), x, kernel)
 
 
 @partial(jax.jit, static_argnames=("window", "pool"))
@@ -322,7 +323,7 @@ def test_two_and_three_axes_under_a_mask_of_time(rank, stride, padding):
     kernel = jnp.asarray(rng.normal(size=(*(3, 2, 2)[:rank], 2, 3)).astype(np.float32))
     steps = np.arange(7)
     mask = np.array([(p <= steps) & (steps < p + n) for p, n in zip(starts, lengths, strict=True)])
-    junk = np.where(geometry.expand_to(jnp.asarray(mask), x.ndim), x, np.nan)
+    junk = np.where(masked.expand_to(jnp.asarray(mask), x.ndim), x, np.nan)
     options: dict[str, Any] = {"strides": stride, "padding": padding}
     for function in (
         partial(convolve, kernel=kernel, **options),

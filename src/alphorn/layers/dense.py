@@ -1,0 +1,111 @@
+"""Dense: a product with a matrix, at every step."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from alphorn.activations import AsActivation
+from alphorn.constraints import AsConstraint
+from alphorn.core.layer import Layer
+from alphorn.core.rules import preserve
+from alphorn.errors import ArgumentError, ShapeError
+from alphorn.initializers import AsInitializer
+from alphorn.regularizers import AsRegularizer
+
+__all__ = ["Dense"]
+
+
+class Dense(Layer):
+    """`activation(x @ kernel + bias)` along the last axis.
+
+    Args:
+        units: Size of the output's last axis.
+        activation: A name or function; None for none.
+        use_bias: Whether a bias is added.
+        kernel_initializer, bias_initializer: First values.
+        kernel_regularizer, bias_regularizer: Penalties.
+        activity_regularizer: Penalty on the output.
+        kernel_constraint, bias_constraint: Applied after each update.
+
+    Takes `(..., features)`, returns `(..., units)`; a mask of steps stays. A mask that covers the
+    features themselves counts masked ones as 0 and ends there.
+
+    >>> Dense(4)(jnp.ones((2, 3))).shape
+    (2, 4)
+    """
+
+    units: int
+    activation: AsActivation = None
+    use_bias: bool = True
+    kernel_initializer: AsInitializer = "glorot_uniform"
+    bias_initializer: AsInitializer = "zeros"
+    kernel_regularizer: AsRegularizer = None
+    bias_regularizer: AsRegularizer = None
+    activity_regularizer: AsRegularizer = None
+    kernel_constraint: AsConstraint = None
+    bias_constraint: AsConstraint = None
+
+    masking = preserve
+    touches_last_axis = True
+
+    def convert_arguments(self, kwargs: dict[str, Any]) -> None:
+        """Takes the names of early Keras."""
+        for old, new in (("output_dim", "units"), ("init", "kernel_initializer")):
+            if old in kwargs:
+                kwargs[new] = kwargs.pop(old)
+
+    def after_init(self) -> None:
+        """Checks the size."""
+        if isinstance(self.units, bool) or int(self.units) != self.units or self.units < 1:
+            raise ArgumentError(
+                f"Dense '{self.name}': units", received=repr(self.units), expected="an integer > 0"
+            )
+
+    def build(self, input_shape: Any) -> None:
+        """Makes kernel and bias."""
+        if len(input_shape) < 2:
+            raise ShapeError(
+                f"Dense '{self.name}'",
+                received=f"shape {input_shape}",
+                expected="(batch, ..., features)",
+                fix="add a batch axis: x[None]",
+            )
+        if input_shape[-1] is None:
+            raise ShapeError(
+                f"Dense '{self.name}': the number of features is unknown",
+                received=f"shape {input_shape}",
+                expected="a known last axis",
+                fix="after Flatten of a sequence of any length, pool over time instead"
+                " (GlobalAveragePooling1D), or fix the length in Input(shape=...)",
+            )
+        self.kernel = self.add_weight(
+            (input_shape[-1], self.units),
+            self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+            name="kernel",
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                (self.units,),
+                self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+                name="bias",
+            )
+
+    def call(self, inputs: Array, training: bool | None = None) -> Array:
+        """Returns `(..., units)`."""
+        if inputs.shape[-1] != self.kernel.shape[0]:
+            raise ShapeError(
+                f"Dense '{self.name}'",
+                received=f"shape {tuple(inputs.shape)}",
+                expected=f"{self.kernel.shape[0]} features on the last axis",
+                fix="the layer was built for these; make a new one for data of another size",
+            )
+        x = jnp.matmul(inputs, self.kernel.value)
+        if self.bias is not None:
+            x = x + self.bias.value
+        return self.activation(x)

@@ -1,0 +1,426 @@
+"""Data for training and prediction, whatever form it comes in, as batches of arrays.
+
+Lists of sequences of unequal lengths stay lists until a batch is cut; the batch is then padded at
+the end to one of a few lengths and carries its mask.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from alphorn.core.masked import Masked, is_masked
+from alphorn.errors import DataError
+
+# Each length means one compilation, each too long one padded steps: lengths are this far apart.
+_LENGTH_RATIO = 1.5
+_MOST_LENGTHS = 4
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs, targets and weights of some rows; each a structure of arrays, or None."""
+
+    x: Any
+    y: Any = None
+    weight: Any = None
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return jax.tree.leaves(self.x)[0].shape[0]
+
+
+class Ragged:
+    """Rows of unequal lengths: nested lists of numbers, or arrays that differ in their first axis.
+
+    Args:
+        rows: One sequence a row, nested as deep as documents of sentences of words.
+        name: For errors.
+    """
+
+    def __init__(self, rows: list[Any], name: str = "x"):
+        self.rows = rows
+        self.depth = _depth(rows)
+        self.lengths = [_lengths_at(rows, level) for level in range(1, self.depth)]
+        self.ladders = [_ladder(level) for level in self.lengths]
+        first = _first_leaf(rows)
+        inner = np.asarray(first)
+        self.inner_shape = inner.shape[1:] if inner.ndim > 1 else ()
+        self.dtype = _number_type(rows, name)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, index: Any) -> Masked:
+        """Returns the rows at `index`, padded to the next of a few lengths, with their mask."""
+        rows = [self.rows[i] for i in index]
+        sizes = [
+            next(size for size in ladder if size >= longest)
+            for ladder, longest in zip(self.ladders, _longest(rows, self.depth), strict=True)
+        ]
+        data = np.zeros((len(rows), *sizes, *self.inner_shape), self.dtype)
+        mask = np.zeros((len(rows), *sizes), bool)
+        _fill(data, mask, rows, len(sizes))
+        return Masked.trusted(data, mask)
+
+
+def _depth(rows: Any) -> int:
+    """Levels of nesting down to the steps: 2 for rows of steps, 3 for documents of sentences."""
+    depth, level = 1, rows
+    while True:
+        inner = next((r for r in level if not isinstance(r, list | tuple) or len(r)), None)
+        if isinstance(inner, np.ndarray) or hasattr(inner, "__array__"):
+            return depth + 1 if np.ndim(inner) else depth
+        if not isinstance(inner, list | tuple):
+            return depth
+        depth, level = depth + 1, [v for r in level for v in r]
+
+
+def _lengths_at(rows: Any, level: int) -> list[int]:
+    for _ in range(level - 1):
+        rows = [v for r in rows for v in r]
+    return [len(r) for r in rows]
+
+
+def _longest(rows: Any, depth: int) -> list[int]:
+    return [max(_lengths_at(rows, level), default=0) for level in range(1, depth)]
+
+
+def _ladder(lengths: list[int]) -> list[int]:
+    longest = max(max(lengths, default=1), 1)
+    ladder = [longest]
+    while len(ladder) < _MOST_LENGTHS and ladder[0] > max(min(lengths, default=1), 4):
+        ladder.insert(0, max(int(ladder[0] / _LENGTH_RATIO), 1))
+    return ladder
+
+
+def _first_leaf(rows: Any) -> Any:
+    while isinstance(rows, list | tuple) and len(rows):
+        rows = next((r for r in rows if not isinstance(r, list | tuple) or len(r)), 0)
+    return rows
+
+
+def _number_type(rows: Any, name: str) -> Any:
+    level = rows
+    while level and isinstance(level[0], list | tuple):
+        level = [v for r in level for v in r]
+    sample = np.asarray(level[0]) if level else np.zeros(())
+    kinds = {type(v) for v in level} if sample.ndim == 0 else set()
+    if sample.dtype.kind in "OUS":
+        raise DataError(
+            f"{name}: rows of unequal lengths",
+            received=f"{sample.reshape(-1)[0]!r} among the steps",
+            expected="numbers",
+            fix="turn words into ids by preprocessing.text.Tokenizer().texts_to_sequences",
+        )
+    if sample.dtype.kind == "f" or float in kinds:
+        return np.float32
+    return np.int32 if sample.dtype.kind in "iu" else sample.dtype
+
+
+def _fill(data: np.ndarray, mask: np.ndarray, rows: Any, axes: int) -> None:
+    for i, row in enumerate(rows):
+        if not len(row):
+            continue
+        if axes == 1:
+            data[i, : len(row)] = row
+            mask[i, : len(row)] = True
+        else:
+            _fill(data[i], mask[i], row, axes - 1)
+
+
+def as_table(value: Any, name: str, inputs: int = 1) -> Any:
+    """Returns data in a form that rows can be taken from: arrays, Ragged, or structures of them.
+
+    Args:
+        value: Arrays, lists, dicts, pandas objects, Masked.
+        name: For errors.
+        inputs: How many inputs the model has: a list of as many arrays is one for each.
+    """
+    if value is None or isinstance(value, np.ndarray | jax.Array | Masked | Ragged):
+        return _plain_numbers(value, name)
+    if isinstance(value, dict):
+        return {k: as_table(v, f"{name}['{k}']") for k, v in value.items()}
+    if hasattr(value, "to_numpy"):
+        return _plain_numbers(value.to_numpy(), name)
+    if isinstance(value, list | tuple):
+        arrays = bool(value) and all(_is_table(v) for v in value)
+        if arrays and (isinstance(value, tuple) or len(value) == inputs):
+            return type(value)(as_table(v, f"{name}[{i}]") for i, v in enumerate(value))
+        if inputs > 1 and len(value) == inputs:
+            return [as_table(v, f"{name}[{i}]") for i, v in enumerate(value)]
+        return _rows_of_list(list(value), name)
+    if hasattr(value, "__array__"):
+        return _plain_numbers(np.asarray(value), name)
+    raise DataError(
+        name,
+        received=f"{type(value).__name__}",
+        expected="an array, a list of sequences, a dict of them, a DataFrame or a generator",
+    )
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, np.ndarray | jax.Array | Masked) or hasattr(value, "to_numpy")
+
+
+def _rows_of_list(rows: list[Any], name: str) -> Any:
+    if rows and not isinstance(rows[0], list | tuple) and np.ndim(rows[0]) == 0:
+        return _plain_numbers(np.asarray(rows), name)
+    if rows and _equal_lengths(rows):
+        return _plain_numbers(np.asarray(rows), name)
+    return Ragged(rows, name)
+
+
+def _equal_lengths(rows: list[Any]) -> bool:
+    depth = _depth(rows)
+    if isinstance(_first_leaf(rows), np.ndarray):
+        return all(np.shape(r) == np.shape(rows[0]) for r in rows)
+    return all(len(set(_lengths_at(rows, level))) == 1 for level in range(1, depth))
+
+
+def _plain_numbers(value: Any, name: str) -> Any:
+    if isinstance(value, np.ndarray):
+        if value.dtype == object:
+            if value.ndim == 1 and len(value) and np.ndim(value[0]):
+                return Ragged(list(value), name)
+            try:
+                value = value.astype(np.float32)
+            except (TypeError, ValueError):
+                raise DataError(
+                    name,
+                    received=f"an object array holding {value.reshape(-1)[0]!r}",
+                    expected="numbers",
+                    fix="encode categories and text as numbers first",
+                ) from None
+        if value.dtype.kind in "US":
+            raise DataError(
+                name,
+                received=f"text: {value.reshape(-1)[:1]}",
+                expected="numbers",
+                fix="turn words into ids by preprocessing.text.Tokenizer",
+            )
+        if value.dtype == np.float64:
+            return value.astype(np.float32)
+        if value.dtype in (np.int64, np.uint64):
+            return value.astype(np.int32)
+    return value
+
+
+def is_table_leaf(x: Any) -> bool:
+    """Returns whether `x` is one table, not a structure of tables."""
+    return is_masked(x) or isinstance(x, Ragged)
+
+
+def rows_in(table: Any) -> int | None:
+    """Returns the number of rows of a table, or None for nothing."""
+    leaves = jax.tree.leaves(table, is_leaf=is_table_leaf)
+    return len(leaves[0]) if leaves else None
+
+
+def take_rows(table: Any, index: Any) -> Any:
+    """Returns some rows of a table: `index` is a slice or integers."""
+
+    def take(leaf: Any) -> Any:
+        if isinstance(leaf, Ragged):
+            return leaf.take(range(*index.indices(len(leaf))) if isinstance(index, slice) else index)
+        if isinstance(leaf, Masked):
+            return Masked.trusted(leaf.data[index], leaf.mask[index])
+        return leaf[index]
+
+    return jax.tree.map(take, table, is_leaf=is_table_leaf)
+
+
+class Table:
+    """Data that is all there: rows in memory, cut into batches in any order.
+
+    Args:
+        x, y, weight: What `fit` got.
+        batch_size: Rows a batch.
+        inputs, outputs: How many the model has.
+
+    Raises:
+        DataError: no rows, or x, y and weight of unequal numbers of rows.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any = None,
+        weight: Any = None,
+        batch_size: int | None = None,
+        inputs: int = 1,
+        outputs: int = 1,
+    ):
+        self.tables = (
+            as_table(x, "x", inputs),
+            as_table(y, "y", outputs),
+            as_table(weight, "sample_weight", outputs),
+        )
+        self.batch_size = 32 if batch_size is None else int(batch_size)
+        if self.batch_size < 1:
+            raise DataError("batch_size", received=batch_size, expected="at least 1")
+        counts: dict[str, int] = {}
+        for name, table in zip(("x", "y", "sample_weight"), self.tables, strict=True):
+            for leaf in jax.tree.leaves(table, is_leaf=is_table_leaf):
+                if np.ndim(leaf) == 0 and not isinstance(leaf, Ragged):
+                    raise DataError(name, received=f"{leaf!r}", expected="an array of rows")
+                counts.setdefault(name, len(leaf))
+                if len(leaf) != counts[name] or counts[name] != next(iter(counts.values())):
+                    raise DataError(
+                        "the data have unequal numbers of rows",
+                        received=", ".join(f"{k}: {v}" for k, v in {**counts, name: len(leaf)}.items()),
+                        expected="as many targets and weights as inputs",
+                    )
+        self.rows = next(iter(counts.values()), 0)
+        if not self.rows:
+            raise DataError("the data are empty", received="0 rows", expected="at least 1")
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return -(-self.rows // self.batch_size)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether batches differ in their lengths."""
+        leaves = jax.tree.leaves(self.tables, is_leaf=is_table_leaf)
+        return any(isinstance(leaf, Ragged) for leaf in leaves)
+
+    def batch(self, index: Any) -> Batch:
+        """Returns the rows at `index`."""
+        return Batch(*(take_rows(t, index) for t in self.tables))
+
+    def split(self, fraction: float) -> tuple["Table", "Table"]:
+        """Returns the first rows, and the last `fraction` of them."""
+        cut = int(self.rows * (1 - fraction))
+        if not 0 < fraction < 1 or not 0 < cut < self.rows:
+            raise DataError(
+                "validation_split",
+                received=f"{fraction} of {self.rows} rows",
+                expected="a fraction that leaves rows on both sides",
+            )
+        return self.part(slice(0, cut)), self.part(slice(cut, None))
+
+    def part(self, rows: slice) -> "Table":
+        """Returns some of the rows, as a view."""
+
+        def cut(leaf: Any) -> Any:
+            return Ragged(leaf.rows[rows]) if isinstance(leaf, Ragged) else take_rows(leaf, rows)
+
+        x, y, weight = (jax.tree.map(cut, t, is_leaf=is_table_leaf) for t in self.tables)
+        return Table(x, y, weight, self.batch_size)
+
+    def blocks(self, order: np.ndarray | None, size: int) -> Iterator[tuple[Batch, int]]:
+        """Yields `(rows of up to `size` whole batches, number of batches)`.
+
+        Args:
+            order: The order of the rows, None for as they stand.
+            size: Batches a block; a last batch with fewer rows comes alone.
+        """
+        whole = self.rows // self.batch_size
+        start = 0
+        while start < self.rows:
+            left = whole - start // self.batch_size
+            count = min(size, left) if left > 0 else 1
+            stop = min(start + count * self.batch_size, self.rows)
+            index = slice(start, stop) if order is None else order[start:stop]
+            yield self.batch(index), count
+            start = stop
+
+
+class Stream:
+    """Data that comes by and by: a generator, a PyDataset, a loader of another library.
+
+    Args:
+        source: Yields `x`, `(x, y)` or `(x, y, sample_weight)`, each with its batch axis.
+        steps: Batches an epoch; None for the source's own length, or until it ends.
+    """
+
+    ragged = True
+    batch_size: int | None = None
+
+    def __init__(self, source: Any, steps: int | None = None):
+        self.source = source
+        known = len(source) if hasattr(source, "__len__") else None
+        self.steps = steps or known
+        self.iterator: Iterator[Any] | None = None
+
+    def _next(self) -> Iterator[Any]:
+        if hasattr(self.source, "__getitem__") and hasattr(self.source, "__len__"):
+            return (self.source[i] for i in range(len(self.source)))
+        if hasattr(self.source, "as_numpy_iterator"):
+            return self.source.as_numpy_iterator()
+        return iter(self.source)
+
+    def blocks(self, order: np.ndarray | None, size: int) -> Iterator[tuple[Batch, int]]:
+        """Yields batches one at a time; a source that never ends goes on where it was."""
+        endless = not hasattr(self.source, "__len__") and iter_is_self(self.source)
+        if self.iterator is None or not endless:
+            self.iterator = self._next()
+        count = 0
+        while self.steps is None or count < self.steps:
+            item = next(self.iterator, _END)
+            if item is _END:
+                break
+            yield as_batch(item), 1
+            count += 1
+        if hasattr(self.source, "on_epoch_end"):
+            self.source.on_epoch_end()
+
+
+_END = object()
+
+
+def iter_is_self(source: Any) -> bool:
+    """Returns whether `source` is an iterator, which cannot start again."""
+    return isinstance(source, Iterator)
+
+
+def as_batch(item: Any) -> Batch:
+    """Returns what a stream yielded as a Batch."""
+    parts = item if isinstance(item, tuple) else (item,)
+    if not 1 <= len(parts) <= 3:
+        raise DataError(
+            "a batch from the data",
+            received=f"a tuple of {len(parts)}",
+            expected="x, (x, y) or (x, y, sample_weight)",
+        )
+    names = ("x", "y", "sample_weight")
+    tables = [_whole(as_table(p, n)) for p, n in zip(parts, names, strict=False)]
+    return Batch(*tables)
+
+
+def _whole(table: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf: leaf.take(range(len(leaf))) if isinstance(leaf, Ragged) else leaf,
+        table,
+        is_leaf=is_table_leaf,
+    )
+
+
+def is_stream(x: Any) -> bool:
+    """Returns whether `x` yields batches, and is no table of rows."""
+    if _is_table(x) or isinstance(x, list | tuple | dict | Ragged) or x is None:
+        return False
+    return isinstance(x, Iterable) or hasattr(x, "__getitem__")
+
+
+def class_weights(y: Any, weight: Any, table: dict[int, float]) -> Any:
+    """Returns sample weights with the weight of each row's (or step's) class multiplied in."""
+    labels = np.asarray(y.data if isinstance(y, Masked) else y)
+    if labels.ndim > 1 and labels.shape[-1] > 1 and set(np.unique(labels)) <= {0, 1}:
+        labels = labels.argmax(-1)
+    elif labels.ndim > 1 and labels.shape[-1] == 1:
+        labels = labels[..., 0]
+    found = np.vectorize(lambda c: table.get(int(c), 1.0), otypes=[np.float32])(labels)
+    return found if weight is None else found * np.asarray(weight, np.float32).reshape(
+        np.shape(weight) + (1,) * (found.ndim - np.ndim(weight))
+    )
+
+
+def map_batch(batch: Batch, f: Callable[[Any], Any]) -> Batch:
+    """Applies `f` to every array of a batch."""
+    return Batch(*(jax.tree.map(f, part) for part in (batch.x, batch.y, batch.weight)))
