@@ -151,9 +151,7 @@ class RandomUniform(_Random):
 
     def __call__(self, shape: Shape, dtype: Any = None) -> Array:
         """Returns the draw."""
-        return jax.random.uniform(
-            self._key(), shape, dtype or floatx(), self.minval, self.maxval
-        )
+        return jax.random.uniform(self._key(), shape, dtype or floatx(), self.minval, self.maxval)
 
 
 class VarianceScaling(_Random):

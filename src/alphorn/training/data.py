@@ -225,7 +225,9 @@ def take_rows(table: Any, index: Any) -> Any:
 
     def take(leaf: Any) -> Any:
         if isinstance(leaf, Ragged):
-            return leaf.take(range(*index.indices(len(leaf))) if isinstance(index, slice) else index)
+            return leaf.take(
+                range(*index.indices(len(leaf))) if isinstance(index, slice) else index
+            )
         if isinstance(leaf, Masked):
             return Masked.trusted(leaf.data[index], leaf.mask[index])
         return leaf[index]
@@ -271,7 +273,9 @@ class Table:
                 if len(leaf) != counts[name] or counts[name] != next(iter(counts.values())):
                     raise DataError(
                         "the data have unequal numbers of rows",
-                        received=", ".join(f"{k}: {v}" for k, v in {**counts, name: len(leaf)}.items()),
+                        received=", ".join(
+                            f"{k}: {v}" for k, v in {**counts, name: len(leaf)}.items()
+                        ),
                         expected="as many targets and weights as inputs",
                     )
         self.rows = next(iter(counts.values()), 0)
@@ -416,8 +420,13 @@ def class_weights(y: Any, weight: Any, table: dict[int, float]) -> Any:
     elif labels.ndim > 1 and labels.shape[-1] == 1:
         labels = labels[..., 0]
     found = np.vectorize(lambda c: table.get(int(c), 1.0), otypes=[np.float32])(labels)
-    return found if weight is None else found * np.asarray(weight, np.float32).reshape(
-        np.shape(weight) + (1,) * (found.ndim - np.ndim(weight))
+    return (
+        found
+        if weight is None
+        else found
+        * np.asarray(weight, np.float32).reshape(
+            np.shape(weight) + (1,) * (found.ndim - np.ndim(weight))
+        )
     )
 
 
