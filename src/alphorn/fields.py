@@ -43,7 +43,9 @@ def _converter(annotation: Any) -> Callable[[Any], Any] | None:
 
 
 def _own_fields(cls: type) -> dict[str, Field]:
-    found = {}
+    found: dict[str, Field] = {}
+    if cls.__name__.startswith("_"):  # a private base says what its subclasses have
+        return found
     scope = vars(sys.modules[cls.__module__]) if cls.__module__ in sys.modules else {}
     for name, annotation in inspect.get_annotations(cls).items():
         if isinstance(annotation, str):

@@ -76,7 +76,7 @@ def lifted(transform: Callable, fn: Callable, variables: Sequence[Variable]) -> 
 
 
 def lifted_scan(
-    body: Callable, carry: Any, inputs: Any, variables: Sequence[Variable], **options: Any
+    body: Callable, carry: Any, inputs: Any, *, variables: Sequence[Variable], **options: Any
 ) -> tuple[Any, Any]:
     """Is `jax.lax.scan(body, carry, inputs)` for a body that reads and writes Variables."""
     variables = list(variables)

@@ -189,7 +189,8 @@ class Variable:
             raise StateError(
                 f"Variable '{self.path}' is read while JAX traces a function that does not carry it",
                 expected="its value to be an argument: otherwise today's value stays for ever",
-                fix="write alphorn.jit(model) in place of jax.jit(model), or use stateless_call",
+                fix="write alphorn.jit(model) in place of jax.jit(model), or use stateless_call; around a"
+                " scan of your own, read it before: w = self.w.value",
             )
         return self._slot
 

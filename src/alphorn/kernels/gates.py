@@ -94,6 +94,7 @@ def gru_step(
     recurrent_kernel: Array,
     activation: Activation,
     recurrent_activation: Activation,
+    kept: Array | None = None,
 ) -> Array:
     """Returns the next state of a GRU whose reset stands before the product (Cho et al., 2014).
 
@@ -102,15 +103,17 @@ def gru_step(
         state: `(B, U)`.
         recurrent_kernel: `(U, 3U)`.
         activation, recurrent_activation: Of the candidate and of the gates.
+        kept: `(B, U)`, a dropout mask on the state that enters the products, or None.
     """
+    seen = state if kept is None else state * kept
     units = state.shape[-1]
     xz, xr, xh = jnp.split(x, 3, -1)
     z, r = jnp.split(
         recurrent_activation(
-            jnp.concatenate([xz, xr], -1) + state @ recurrent_kernel[:, : 2 * units]
+            jnp.concatenate([xz, xr], -1) + seen @ recurrent_kernel[:, : 2 * units]
         ),
         2,
         -1,
     )
-    candidate = activation(xh + (r * state) @ recurrent_kernel[:, 2 * units :])
+    candidate = activation(xh + (r * seen) @ recurrent_kernel[:, 2 * units :])
     return z * state + (1 - z) * candidate

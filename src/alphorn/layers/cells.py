@@ -1,0 +1,335 @@
+"""Recurrent cells: one step of a recurrence."""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from alphorn.activations import AsActivation
+from alphorn.constraints import AsConstraint
+from alphorn.core.layer import Layer
+from alphorn.core.random import SeedGenerator
+from alphorn.core.rules import preserve
+from alphorn.errors import ArgumentError, ShapeError
+from alphorn.initializers import AsInitializer
+from alphorn.kernels import gates
+from alphorn.kernels.recurrence import Pointwise
+from alphorn.regularizers import AsRegularizer
+
+__all__ = ["GRUCell", "LSTMCell", "SimpleRNNCell", "StackedRNNCells"]
+
+
+class _Cell(Layer):
+    """What the three cells share: weights, dropout, first states."""
+
+    masking = preserve
+    gates: ClassVar[int]
+    states: ClassVar[int] = 1
+    units: int
+    activation: AsActivation = "tanh"
+
+    def after_init(self) -> None:
+        """Checks sizes and rates."""
+        if isinstance(self.units, bool) or int(self.units) != self.units or self.units < 1:
+            raise ArgumentError(f"{type(self).__name__}: units", repr(self.units), "an integer > 0")
+        for name in ("dropout", "recurrent_dropout"):
+            setattr(self, name, min(1.0, max(0.0, getattr(self, name))))
+        self.seed_generator = SeedGenerator(self.seed)
+
+    @property
+    def state_size(self) -> Any:
+        """The size of the state, a list where there are several."""
+        return self.units if self.states == 1 else [self.units] * self.states
+
+    @property
+    def output_size(self) -> int:
+        """The size of the output."""
+        return self.units
+
+    def build(self, input_shape: Any) -> None:
+        """Makes kernels and bias."""
+        if input_shape[-1] is None:
+            raise ShapeError(
+                f"{type(self).__name__} '{self.name}': the number of features is unknown",
+                received=f"shape {tuple(input_shape)}",
+                expected="(batch, time, features) with known features",
+            )
+        width = self.gates * self.units
+        self.kernel = self.add_weight(
+            (input_shape[-1], width),
+            self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+            name="kernel",
+        )
+        self.recurrent_kernel = self.add_weight(
+            (self.units, width),
+            self.recurrent_initializer,
+            regularizer=self.recurrent_regularizer,
+            constraint=self.recurrent_constraint,
+            name="recurrent_kernel",
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                self.bias_shape(),
+                self.first_bias,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+                name="bias",
+            )
+
+    def bias_shape(self) -> tuple[int, ...]:
+        """Returns the shape of the bias."""
+        return (self.gates * self.units,)
+
+    def first_bias(self, shape: Any, dtype: Any = None) -> Array:
+        """Returns the bias before training."""
+        return self.bias_initializer(shape, dtype=dtype)
+
+    def get_initial_state(self, batch_size: int | None = None) -> list[Array]:
+        """Returns zeros, `(batch, units)` for each state."""
+        zeros = jnp.zeros((batch_size or 1, self.units), self.compute_dtype)
+        return [zeros] * self.states
+
+    def drop(self, x: Array, rate: float, training: bool | None) -> Array | None:
+        """Returns a dropout mask in the shape of `x`, scaled; None where nothing is dropped."""
+        if not training or not rate:
+            return None
+        keep = jax.random.bernoulli(self.seed_generator.next(), 1 - rate, x.shape)
+        return keep.astype(x.dtype) * jnp.asarray(1 / max(1 - rate, 1e-7), x.dtype)
+
+    def biases(self) -> tuple[Array | None, Array | None]:
+        """Returns the biases of the inputs' projection and of the states'."""
+        return (None if self.bias is None else self.bias.value), None
+
+    def pointwise(self) -> Pointwise | None:
+        """Returns the fused form of the cell, or None where it has none."""
+        raise ArgumentError(f"{type(self).__name__} has no fused form")
+
+    def call(
+        self, sequence: Array, states: Any, training: bool | None = False
+    ) -> tuple[Array, list[Array]]:
+        """Computes one step: `(output, states)` from `(batch, features)` and states."""
+        states = list(states) if isinstance(states, list | tuple) else [states]
+        kept = self.drop(sequence, self.dropout, training)
+        sequence = sequence if kept is None else sequence * kept
+        kept = self.drop(states[0], self.recurrent_dropout, training)
+        return self.step(sequence, states, kept)
+
+    def step(self, x: Array, states: list[Array], kept: Array | None) -> tuple[Array, list[Array]]:
+        """Computes one step whose state enters the product times `kept`."""
+        bias, recurrent_bias = self.biases()
+        projected = x @ self.kernel.value
+        projected = projected if bias is None else projected + bias
+        seen = states[0] if kept is None else states[0] * kept
+        recurrent = seen @ self.recurrent_kernel.value
+        recurrent = recurrent if recurrent_bias is None else recurrent + recurrent_bias
+        pointwise = self.pointwise()
+        assert pointwise is not None
+        joined = projected + recurrent if pointwise.additive else recurrent
+        new = pointwise(projected, joined, tuple(states))
+        return new[0], list(new)
+
+
+class SimpleRNNCell(_Cell):
+    """One step of `h = activation(x W + h U + b)`.
+
+    Args as in `SimpleRNN`. Called on `(batch, features)` and a list with one state.
+    """
+
+    gates = 1
+    units: int
+    activation: AsActivation = "tanh"
+    use_bias: bool = True
+    kernel_initializer: AsInitializer = "glorot_uniform"
+    recurrent_initializer: AsInitializer = "orthogonal"
+    bias_initializer: AsInitializer = "zeros"
+    kernel_regularizer: AsRegularizer = None
+    recurrent_regularizer: AsRegularizer = None
+    bias_regularizer: AsRegularizer = None
+    kernel_constraint: AsConstraint = None
+    recurrent_constraint: AsConstraint = None
+    bias_constraint: AsConstraint = None
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    seed: Any = None
+
+    def pointwise(self) -> Pointwise:
+        """Returns the fused form."""
+        return gates.simple_pointwise(self.activation)
+
+
+class LSTMCell(_Cell):
+    """One step of an LSTM (Hochreiter and Schmidhuber, 1997).
+
+    Args as in `LSTM`. Called on `(batch, features)` and the states `[h, c]`.
+    """
+
+    gates = 4
+    states = 2
+    units: int
+    activation: AsActivation = "tanh"
+    recurrent_activation: AsActivation = "sigmoid"
+    use_bias: bool = True
+    kernel_initializer: AsInitializer = "glorot_uniform"
+    recurrent_initializer: AsInitializer = "orthogonal"
+    bias_initializer: AsInitializer = "zeros"
+    unit_forget_bias: bool = True
+    kernel_regularizer: AsRegularizer = None
+    recurrent_regularizer: AsRegularizer = None
+    bias_regularizer: AsRegularizer = None
+    kernel_constraint: AsConstraint = None
+    recurrent_constraint: AsConstraint = None
+    bias_constraint: AsConstraint = None
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    seed: Any = None
+
+    def first_bias(self, shape: Any, dtype: Any = None) -> Array:
+        """Returns the initializer's values, with ones for the forget gate."""
+        if not self.unit_forget_bias:
+            return self.bias_initializer(shape, dtype=dtype)
+        parts = [
+            self.bias_initializer((self.units,), dtype=dtype),
+            jnp.ones((self.units,), dtype),
+            self.bias_initializer((2 * self.units,), dtype=dtype),
+        ]
+        return jnp.concatenate(parts)
+
+    def pointwise(self) -> Pointwise:
+        """Returns the fused form."""
+        return gates.lstm_pointwise(self.activation, self.recurrent_activation)
+
+
+class GRUCell(_Cell):
+    """One step of a GRU (Cho et al., 2014; with `reset_after`, as cuDNN has it).
+
+    Args as in `GRU`. Called on `(batch, features)` and a list with one state.
+    """
+
+    gates = 3
+    units: int
+    activation: AsActivation = "tanh"
+    recurrent_activation: AsActivation = "sigmoid"
+    use_bias: bool = True
+    kernel_initializer: AsInitializer = "glorot_uniform"
+    recurrent_initializer: AsInitializer = "orthogonal"
+    bias_initializer: AsInitializer = "zeros"
+    kernel_regularizer: AsRegularizer = None
+    recurrent_regularizer: AsRegularizer = None
+    bias_regularizer: AsRegularizer = None
+    kernel_constraint: AsConstraint = None
+    recurrent_constraint: AsConstraint = None
+    bias_constraint: AsConstraint = None
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    reset_after: bool = True
+    seed: Any = None
+
+    def bias_shape(self) -> tuple[int, ...]:
+        """Returns `(2, 3 units)` with `reset_after`: both products have one."""
+        return (2, 3 * self.units) if self.reset_after else (3 * self.units,)
+
+    def biases(self) -> tuple[Array | None, Array | None]:
+        """Returns the biases of the inputs' projection and of the states'."""
+        if self.bias is None or not self.reset_after:
+            return super().biases()
+        return self.bias.value[0], self.bias.value[1]
+
+    def pointwise(self) -> Pointwise | None:
+        """Returns the fused form; the reset before the product has none."""
+        if not self.reset_after:
+            return None
+        return gates.gru_pointwise(self.activation, self.recurrent_activation)
+
+    def step(self, x: Array, states: list[Array], kept: Array | None) -> tuple[Array, list[Array]]:
+        """Computes one step whose state enters the products times `kept`."""
+        if self.reset_after:
+            return super().step(x, states, kept)
+        return self._reset_first(x, states, kept)
+
+    def _reset_first(self, x: Array, states: Any, kept: Array | None) -> tuple[Array, list[Array]]:
+        projected = x @ self.kernel.value
+        projected = projected if self.bias is None else projected + self.bias.value
+        new = gates.gru_step(
+            projected,
+            states[0],
+            self.recurrent_kernel.value,
+            self.activation,
+            self.recurrent_activation,
+            kept,
+        )
+        return new, [new]
+
+
+class StackedRNNCells(Layer):
+    """Several cells as one: each takes the output of the one before.
+
+    Args:
+        cells: With `call`, `state_size` and, where they have it, `output_size`.
+
+    Its state is a list with the states of each cell.
+    """
+
+    masking = preserve
+    cells: Any
+
+    def after_init(self) -> None:
+        """Checks the cells."""
+        for cell in self.cells:
+            if not hasattr(cell, "call") or not hasattr(cell, "state_size"):
+                raise ArgumentError(
+                    "StackedRNNCells: cells", repr(cell), "cells, with call and state_size"
+                )
+
+    @property
+    def state_size(self) -> list[Any]:
+        """The state sizes of the cells."""
+        return [cell.state_size for cell in self.cells]
+
+    @property
+    def output_size(self) -> Any:
+        """The output size of the last cell."""
+        last = self.cells[-1]
+        size = getattr(last, "output_size", None)
+        return size if size is not None else _first(last.state_size)
+
+    def get_initial_state(self, batch_size: int | None = None) -> list[Any]:
+        """Returns the first states of the cells."""
+        return [first_state(cell, batch_size, self.compute_dtype) for cell in self.cells]
+
+    def call(
+        self, inputs: Any, states: Any, training: bool | None = False, **kwargs: Any
+    ) -> tuple[Any, list[Any]]:
+        """Computes one step of all cells."""
+        new = []
+        for cell, state in zip(self.cells, states, strict=True):
+            state = state if isinstance(state, list | tuple) else [state]
+            inputs, after = call_cell(cell, inputs, state, training)
+            new.append(after)
+        return inputs, new
+
+
+def _first(size: Any) -> Any:
+    return size[0] if isinstance(size, list | tuple) else size
+
+
+def first_state(cell: Any, batch_size: int | None, dtype: Any) -> list[Any]:
+    """Returns the first states of any cell: its own, or zeros of its `state_size`."""
+    if hasattr(cell, "get_initial_state"):
+        state = cell.get_initial_state(batch_size=batch_size)
+        return list(state) if isinstance(state, list | tuple) else [state]
+    sizes = cell.state_size if isinstance(cell.state_size, list | tuple) else [cell.state_size]
+    shapes = [(s,) if isinstance(s, int) else tuple(s) for s in sizes]
+    return [jnp.zeros((batch_size or 1, *shape), dtype) for shape in shapes]
+
+
+def call_cell(cell: Any, x: Any, states: list[Any], training: bool | None) -> tuple[Any, list]:
+    """Calls any cell on one step: `(output, states as a list)`."""
+    options = {}
+    if isinstance(cell, Layer) and cell._spec.has_training:
+        options["training"] = training
+    output, new = cell(x, states, **options)
+    return output, list(new) if isinstance(new, list | tuple) else [new]

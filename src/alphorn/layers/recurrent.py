@@ -1,0 +1,437 @@
+"""Recurrent layers: a cell over time. Every row runs over its own steps, whatever the padding."""
+
+import functools
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from alphorn.activations import AsActivation
+from alphorn.constraints import AsConstraint
+from alphorn.core.layer import Layer
+from alphorn.core.masked import extent
+from alphorn.core.rules import Call, choose, first_mask
+from alphorn.core.transforms import functional, lifted_scan
+from alphorn.core.variable import Variable
+from alphorn.errors import ArgumentError, ShapeError, StateError
+from alphorn.initializers import AsInitializer
+from alphorn.kernels.gates import run_cell
+from alphorn.kernels.recurrence import scan_cell
+from alphorn.layers.cells import GRUCell, LSTMCell, SimpleRNNCell, _Cell, call_cell, first_state
+from alphorn.layers.cells import StackedRNNCells as StackedRNNCells
+from alphorn.regularizers import AsRegularizer
+
+__all__ = ["GRU", "LSTM", "RNN", "SimpleRNN"]
+
+
+class _Recurrent(Layer):
+    """What all recurrent layers share: first states, kept states, masks, what is returned."""
+
+    masking = choose
+    cell: Any
+
+    def chosen_mask(self, call: Call) -> Any:
+        """The mask stays where all outputs are returned."""
+        return first_mask(call.masks) if self.return_sequences else None
+
+    def reset_state(self) -> None:
+        """Sets kept states to zero."""
+        for variable in self.states or []:
+            variable.assign(jnp.zeros(variable.shape, variable.dtype))
+
+    reset_states = reset_state
+
+    def get_initial_state(self, batch_size: int | None = None) -> list[Any]:
+        """Returns the states before the first step."""
+        return first_state(self.cell, batch_size, self.compute_dtype)
+
+    def _keep_states(self, batch: int | None) -> None:
+        self.states: list[Variable] | None = None
+        if not self.stateful:
+            return
+        if batch is None:
+            raise StateError(
+                f"{type(self).__name__} '{self.name}' is stateful and must know the batch size",
+                received="batch size None",
+                fix="Input(shape, batch_size=...), or batch_shape=...",
+            )
+        first = jax.tree.leaves(self.get_initial_state(batch))
+        self.states = [
+            Variable(s, trainable=False, autocast=False, name=f"{self.name}_state") for s in first
+        ]
+
+    def _starting_states(self, initial_state: Any, batch: int) -> Any:
+        template = self.get_initial_state(batch)
+        if initial_state is not None:
+            given = initial_state if isinstance(initial_state, list | tuple) else [initial_state]
+            if len(given) != len(template):
+                raise ArgumentError(
+                    f"{type(self).__name__} '{self.name}': initial_state",
+                    received=f"{len(given)} states",
+                    expected=f"{len(template)}, each (batch, units)",
+                )
+            return list(given)
+        if self.states is None:
+            return template
+        if self.states[0].shape[0] != batch:
+            raise ShapeError(
+                f"{type(self).__name__} '{self.name}' keeps states between batches",
+                received=f"a batch of {batch}",
+                expected=f"batches of {self.states[0].shape[0]}, the size it was built with",
+            )
+        kept = [s.value for s in self.states]
+        return jax.tree.unflatten(jax.tree.structure(template), kept)
+
+    def _store_states(self, states: Any) -> None:
+        for variable, value in zip(self.states or [], jax.tree.leaves(states), strict=False):
+            variable.assign(value)
+
+    def _check(self, shape: Any) -> None:
+        if len(shape) != 3:
+            raise ShapeError(
+                f"{type(self).__name__} '{self.name}'",
+                received=f"shape {tuple(shape)}",
+                expected="(batch, time, features)",
+                fix="add a feature axis: x[..., None]; for documents of sentences use"
+                " TimeDistributed",
+            )
+
+    def _scan(self, sequence: Any, mask: Any, states: Any, training: bool | None) -> Any:
+        def step(x: Any, states: Any) -> tuple[Any, Any]:
+            return call_cell(self.cell, x, states, training)
+
+        return self._scan_steps(step, sequence, mask, states, self.zero_output_for_mask)
+
+    def _scan_steps(self, step: Any, x: Any, mask: Any, states: Any, zeros: bool) -> Any:
+        """Runs `scan_cell` with the cell's Variables carried: what a cell writes (seeds) is kept."""
+        variables = self.cell.variables if isinstance(self.cell, Layer) else []
+
+        def run() -> Any:
+            return scan_cell(
+                step,
+                x,
+                mask,
+                states,
+                go_backwards=self.go_backwards,
+                zero_output_for_mask=zeros,
+                unroll=self.unroll,
+                scan=functools.partial(lifted_scan, variables=variables),
+            )
+
+        out, new = functional(run, variables)([v.value for v in variables])
+        for variable, value in zip(variables, new, strict=True):
+            if not variable.trainable:
+                variable.assign(value)
+        return out
+
+    def _returned(self, sequences: Any, last: Any, states: Any) -> Any:
+        output = sequences if self.return_sequences else last
+        if not self.return_state:
+            return output
+        return (output, *states)
+
+
+def _last(outputs: Any, mask: Array | None) -> Any:
+    """The last output of each row; zeros for a row without steps."""
+    if mask is None:
+        return jax.tree.map(lambda o: o[:, -1], outputs)
+    some = jnp.any(mask, 1)
+
+    def pick(o: Array) -> Array:
+        last = o[:, -1]
+        return jnp.where(some.reshape(-1, *(1,) * (last.ndim - 1)), last, jnp.zeros_like(last))
+
+    return jax.tree.map(pick, outputs)
+
+
+class RNN(_Recurrent):
+    """Runs any cell over time.
+
+    Args:
+        cell: A layer with `call(inputs, states) -> (output, states)` and `state_size`, or a list
+            of such, which are stacked.
+        return_sequences: Whether all outputs are returned, `(batch, time, ...)`, or the last.
+        return_state: Whether the last states follow the output.
+        go_backwards: Whether each row is read from its last valid step to its first.
+        stateful: Whether a batch goes on from the states of the one before.
+        unroll: Whether the loop is written out.
+        zero_output_for_mask: Whether masked steps put out zeros, not the output before.
+
+    Takes `(batch, time, ...)`; with a mask, masked steps repeat state and output.
+    """
+
+    cell: Any
+    return_sequences: bool = False
+    return_state: bool = False
+    go_backwards: bool = False
+    stateful: bool = False
+    unroll: bool = False
+    zero_output_for_mask: bool = False
+
+    def after_init(self) -> None:
+        """Stacks cells that came as a list."""
+        if isinstance(self.cell, list | tuple):
+            self.cell = StackedRNNCells(list(self.cell))
+        if not hasattr(self.cell, "call") or not hasattr(self.cell, "state_size"):
+            raise ArgumentError(
+                "RNN: cell", repr(self.cell), "a layer with call(inputs, states) and state_size"
+            )
+        self.states = None
+
+    def build(self, sequence_shape: Any, initial_state_shape: Any = None) -> None:
+        """Builds the cell on one step."""
+        step_shape = (sequence_shape[0], *sequence_shape[2:])
+        if isinstance(self.cell, StackedRNNCells):
+            for cell in self.cell.cells:
+                if isinstance(cell, Layer) and not cell.built:
+                    cell.build(step_shape)
+                size = getattr(cell, "output_size", None) or cell.state_size
+                size = size[0] if isinstance(size, list) else size
+                step_shape = (step_shape[0], *((size,) if isinstance(size, int) else size))
+            self.cell.built = True
+        elif isinstance(self.cell, Layer) and not self.cell.built:
+            self.cell.build(step_shape)
+        self._keep_states(sequence_shape[0])
+
+    def call(
+        self, sequence: Any, initial_state: Any = None, mask: Any = None, training: Any = False
+    ) -> Any:
+        """Runs the cell: the output, then the states where `return_state` is set."""
+        states = self._starting_states(initial_state, jax.tree.leaves(sequence)[0].shape[0])
+        outputs, states = self._scan(sequence, mask, states, training)
+        self._store_states(states)
+        return self._returned(outputs, _last(self._unzeroed(outputs, mask), mask), states)
+
+    def _unzeroed(self, outputs: Any, mask: Any) -> Any:
+        if mask is None or not self.zero_output_for_mask:
+            return outputs
+        stop = jnp.maximum(extent(mask)[1] - 1, 0)
+
+        def repeat(o: Array) -> Array:
+            index = stop.reshape(-1, 1, *(1,) * (o.ndim - 2))
+            return jnp.take_along_axis(o, index, axis=1)
+
+        return jax.tree.map(repeat, outputs)
+
+
+class _Fused(_Recurrent):
+    """SimpleRNN, LSTM and GRU: their arguments are the cell's, then the layer's own."""
+
+    cell_class: ClassVar[type[_Cell]]
+
+    def convert_arguments(self, kwargs: dict[str, Any]) -> None:
+        """Takes what older Keras took: `implementation`, `time_major=False`."""
+        kwargs.pop("implementation", None)
+        if kwargs.pop("time_major", False):
+            raise ArgumentError(
+                f"{type(self).__name__}: time_major", received="True", expected="(batch, time, ...)"
+            )
+        self.zero_output_for_mask = bool(kwargs.pop("zero_output_for_mask", False))
+
+    def after_init(self) -> None:
+        """Makes the cell."""
+        from_cell = self.cell_class.__init__.__signature__.parameters  # pyright: ignore
+        shared = {n: getattr(self, n) for n in from_cell if n in vars(self)}
+        self.cell = self.cell_class(
+            **shared, dtype=self.dtype_policy, trainable=self.trainable, name=self.cell_name()
+        )
+        self.seed_generator = self.cell.seed_generator
+        self.states = None
+        if getattr(self, "use_cudnn", "auto") is True and jax.default_backend() != "gpu":
+            raise ArgumentError(
+                f"{type(self).__name__} '{self.name}': use_cudnn",
+                received="True without a GPU",
+                expected="'auto' or False",
+            )
+
+    def cell_name(self) -> str:
+        """Returns the cell's name in paths of weights."""
+        return {"SimpleRNNCell": "simple_rnn_cell"}.get(
+            self.cell_class.__name__, self.cell_class.__name__[:-4].lower() + "_cell"
+        )
+
+    def base_config(self) -> dict[str, Any]:
+        """Adds `zero_output_for_mask`."""
+        return super().base_config() | {"zero_output_for_mask": self.zero_output_for_mask}
+
+    def build(self, sequence_shape: Any, initial_state_shape: Any = None) -> None:
+        """Builds the cell on one step."""
+        self._check(sequence_shape)
+        if not self.cell.built:
+            self.cell.build((sequence_shape[0], sequence_shape[2]))
+        self._keep_states(sequence_shape[0])
+
+    def call(
+        self, sequence: Array, initial_state: Any = None, mask: Any = None, training: Any = False
+    ) -> Any:
+        """Runs the cell: the output, then the states where `return_state` is set."""
+        self._check(sequence.shape)
+        cell = self.cell
+        states = self._starting_states(initial_state, sequence.shape[0])
+        states = [s.astype(sequence.dtype) for s in states]
+        kept = cell.drop(sequence[:, 0], cell.dropout, training)
+        if kept is not None:  # one mask a sequence, the same at every step
+            sequence = sequence * kept[:, None]
+        pointwise = cell.pointwise()
+        state_kept = cell.drop(states[0], cell.recurrent_dropout, training)
+        if pointwise is not None and state_kept is None and not self.unroll:
+            output, new = run_cell(
+                pointwise,
+                sequence,
+                mask,
+                tuple(states),
+                cell.kernel.value,
+                cell.recurrent_kernel.value,
+                *cell.biases(),
+                go_backwards=self.go_backwards,
+                zero_output_for_mask=self.zero_output_for_mask,
+                sequences=self.return_sequences,
+            )
+        else:
+            sequences, new = self._scan_steps(
+                lambda x, states: cell.step(x, states, state_kept),
+                sequence,
+                mask,
+                states,
+                self.zero_output_for_mask and self.return_sequences,
+            )
+            output = sequences if self.return_sequences else _last(sequences, mask)
+        self._store_states(new)
+        return (output, *new) if self.return_state else output
+
+
+class SimpleRNN(_Fused):
+    """`h = activation(x W + h U + b)` over time.
+
+    Args:
+        units: Size of the state.
+        activation: By default tanh.
+        use_bias: Whether a bias is added.
+        kernel_*, recurrent_*, bias_*: Initializers, regularizers, constraints of the weights.
+        activity_regularizer: Penalty on the output.
+        dropout: Share of the inputs dropped, one draw a sequence.
+        recurrent_dropout: Share of the states dropped, one draw a sequence.
+        return_sequences, return_state, go_backwards, stateful, unroll: As in `RNN`.
+        seed: Of the dropouts.
+
+    Takes `(batch, time, features)`, returns `(batch, units)` or `(batch, time, units)`.
+    """
+
+    cell_class = SimpleRNNCell
+    units: int
+    activation: AsActivation = "tanh"
+    use_bias: bool = True
+    kernel_initializer: AsInitializer = "glorot_uniform"
+    recurrent_initializer: AsInitializer = "orthogonal"
+    bias_initializer: AsInitializer = "zeros"
+    kernel_regularizer: AsRegularizer = None
+    recurrent_regularizer: AsRegularizer = None
+    bias_regularizer: AsRegularizer = None
+    activity_regularizer: AsRegularizer = None
+    kernel_constraint: AsConstraint = None
+    recurrent_constraint: AsConstraint = None
+    bias_constraint: AsConstraint = None
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    return_sequences: bool = False
+    return_state: bool = False
+    go_backwards: bool = False
+    stateful: bool = False
+    unroll: bool = False
+    seed: Any = None
+
+
+class LSTM(_Fused):
+    """Long short-term memory (Hochreiter and Schmidhuber, 1997).
+
+    Args:
+        units: Size of the state.
+        activation, recurrent_activation: Of the cell, and of its gates.
+        use_bias: Whether a bias is added.
+        unit_forget_bias: Whether the forget gate's bias starts at 1.
+        kernel_*, recurrent_*, bias_*: Initializers, regularizers, constraints of the weights.
+        activity_regularizer: Penalty on the output.
+        dropout, recurrent_dropout: Shares dropped, one draw a sequence.
+        seed: Of the dropouts.
+        return_sequences, return_state, go_backwards, stateful, unroll: As in `RNN`.
+        use_cudnn: "auto" or False.
+
+    Takes `(batch, time, features)`, returns `(batch, units)`, or `(batch, time, units)` with the
+    mask of the input.
+
+    >>> LSTM(4)(jnp.ones((2, 3, 5))).shape
+    (2, 4)
+    """
+
+    cell_class = LSTMCell
+    units: int
+    activation: AsActivation = "tanh"
+    recurrent_activation: AsActivation = "sigmoid"
+    use_bias: bool = True
+    kernel_initializer: AsInitializer = "glorot_uniform"
+    recurrent_initializer: AsInitializer = "orthogonal"
+    bias_initializer: AsInitializer = "zeros"
+    unit_forget_bias: bool = True
+    kernel_regularizer: AsRegularizer = None
+    recurrent_regularizer: AsRegularizer = None
+    bias_regularizer: AsRegularizer = None
+    activity_regularizer: AsRegularizer = None
+    kernel_constraint: AsConstraint = None
+    recurrent_constraint: AsConstraint = None
+    bias_constraint: AsConstraint = None
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    seed: Any = None
+    return_sequences: bool = False
+    return_state: bool = False
+    go_backwards: bool = False
+    stateful: bool = False
+    unroll: bool = False
+    use_cudnn: Any = "auto"
+
+
+class GRU(_Fused):
+    """Gated recurrent unit (Cho et al., 2014).
+
+    Args:
+        units: Size of the state.
+        activation, recurrent_activation: Of the candidate, and of the gates.
+        use_bias: Whether a bias is added.
+        kernel_*, recurrent_*, bias_*: Initializers, regularizers, constraints of the weights.
+        activity_regularizer: Penalty on the output.
+        dropout, recurrent_dropout: Shares dropped, one draw a sequence.
+        seed: Of the dropouts.
+        return_sequences, return_state, go_backwards, stateful, unroll: As in `RNN`.
+        reset_after: Whether the reset gate stands after the product with the state, as in cuDNN.
+        use_cudnn: "auto" or False.
+
+    Takes `(batch, time, features)`, returns `(batch, units)`, or `(batch, time, units)` with the
+    mask of the input.
+    """
+
+    cell_class = GRUCell
+    units: int
+    activation: AsActivation = "tanh"
+    recurrent_activation: AsActivation = "sigmoid"
+    use_bias: bool = True
+    kernel_initializer: AsInitializer = "glorot_uniform"
+    recurrent_initializer: AsInitializer = "orthogonal"
+    bias_initializer: AsInitializer = "zeros"
+    kernel_regularizer: AsRegularizer = None
+    recurrent_regularizer: AsRegularizer = None
+    bias_regularizer: AsRegularizer = None
+    activity_regularizer: AsRegularizer = None
+    kernel_constraint: AsConstraint = None
+    recurrent_constraint: AsConstraint = None
+    bias_constraint: AsConstraint = None
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    seed: Any = None
+    return_sequences: bool = False
+    return_state: bool = False
+    go_backwards: bool = False
+    stateful: bool = False
+    unroll: bool = False
+    reset_after: bool = True
+    use_cudnn: Any = "auto"
