@@ -115,8 +115,9 @@ def saturate_cast(x: Any, dtype: Any) -> Any:
     own = jnp.finfo if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.iinfo
     if x.dtype == jnp.bool_:
         return x.astype(dtype)
-    low, high = max(float(own(x.dtype).min), float(info.min)), min(
-        float(own(x.dtype).max), float(info.max)
+    low, high = (
+        max(float(own(x.dtype).min), float(info.min)),
+        min(float(own(x.dtype).max), float(info.max)),
     )
     y = x.astype(dtype)
     y = jnp.where(x <= jnp.asarray(low, x.dtype), jnp.asarray(low).astype(dtype), y)

@@ -275,4 +275,3 @@ def extent_along(mask: Array, axis: int) -> tuple[Array, Array]:
     present = jnp.any(mask, tuple(range(axis + 1, mask.ndim)))
     start, stop = extent(present)
     return start[..., None], stop[..., None]
-
