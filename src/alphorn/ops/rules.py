@@ -53,7 +53,9 @@ def _refuse(op: Op, arguments: dict[str, Any]) -> Any:
 
 refuse = Rule(_refuse, "refused, because it would have no meaning; `unmask(x)` is the way out.")
 unused = Rule(
-    lambda op, arguments: op.call_plain(arguments), "passes through, for what is inside decides."
+    lambda op, arguments: op.call_plain(arguments),
+    "passes through, for what is inside decides.",
+    anywhere=True,
 )
 _ENTRYWISE = (
     "stays; with several masked inputs, a step is valid where any of them is, and an absent"
