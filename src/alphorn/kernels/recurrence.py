@@ -70,11 +70,24 @@ class Pointwise:
     Args:
         function: `(projected, recurrent, states)`; with `additive`, `(their sum, states)`.
         additive: Whether only the sum of the input's and the state's projections matters.
+        forward: Is `function`, but returns `(new states, what pull needs)`; by default it needs
+            the gates.
+        pull: `(kept, old, new, dnew) -> (dprojected, drecurrent, dold)`, by hand; by default JAX
+            differentiates `function`, which computes its activations once more. With `additive`
+            the first result is not read.
     """
 
-    def __init__(self, function: Callable, additive: bool):
+    def __init__(
+        self,
+        function: Callable,
+        additive: bool,
+        forward: Callable | None = None,
+        pull: Callable | None = None,
+    ):
         self.function = function
         self.additive = additive
+        self._forward = forward
+        self._pull = pull
 
     def __call__(self, projected: Array, recurrent: Array, states: States) -> States:
         """Returns the new states from one step's projections."""
@@ -82,11 +95,32 @@ class Pointwise:
             return self.function(recurrent, states)
         return self.function(projected, recurrent, states)
 
+    def forward(self, projected: Array, recurrent: Array, states: States) -> tuple[States, Any]:
+        """Returns the new states and what `pull` needs of this step."""
+        if self._forward is None:
+            return self(projected, recurrent, states), recurrent
+        given = (recurrent,) if self.additive else (projected, recurrent)
+        return self._forward(*given, states)
+
+    def pull(self, projected: Array, kept: Any, old: States, new: States, dnew: States) -> tuple:
+        """Returns the gradients by both projections and the old states."""
+        if self._pull is None:
+            return jax.vjp(self, projected, kept, old)[1](dnew)
+        return self._pull(kept, old, new, dnew)
+
 
 def _bound(steps: Array | None) -> Array | None:
     if steps is None:
         return None
     return jnp.max(extent(jnp.moveaxis(steps[..., 0], 0, 1))[1], initial=0)
+
+
+def _gates(
+    pointwise: Pointwise, projected: Array, state: Array, kernel: Array, bias: Array | None
+) -> Array:
+    gates = state @ kernel
+    gates = gates if bias is None else gates + bias
+    return gates + projected if pointwise.additive else gates
 
 
 def _choose(valid: Array | None, new: States, old: States) -> States:
@@ -103,23 +137,22 @@ def _unfold(
     states: States,
     kernel: Array,
     bias: Array | None,
-) -> tuple[tuple[Array, ...], Array]:
-    """Returns the states after each step, each `(T, B, U)`, and the gates `(T, B, G)`."""
+) -> tuple[tuple[Array, ...], Any]:
+    """Returns the states after each step, each `(T, B, U)`, and what the gradient keeps of them."""
 
-    def step(states: States, x: tuple) -> tuple[States, tuple[States, Array]]:
+    def step(states: States, x: tuple) -> tuple[States, tuple[States, Any]]:
         projection, valid = x
-        gates = states[0] @ kernel
-        gates = gates if bias is None else gates + bias
-        gates = gates + projection if pointwise.additive else gates
-        new = _choose(valid, pointwise(projection, gates, states), states)
-        return new, (new, gates)
+        gates = _gates(pointwise, projection, states[0], kernel, bias)
+        new, kept = pointwise.forward(projection, gates, states)
+        new = _choose(valid, new, states)
+        return new, (new, kept)
 
     bound = _bound(steps)
-    last, (series, gates) = bounded_scan(step, states, (projected, steps), bound)
+    last, (series, kept) = bounded_scan(step, states, (projected, steps), bound)
     if bound is not None:
         beyond = lax.iota(jnp.int32, projected.shape[0])[:, None, None] >= bound
         series = tuple(jnp.where(beyond, end, s) for end, s in zip(last, series, strict=True))
-    return series, gates
+    return series, kept
 
 
 def _unfold_forward(pointwise: Pointwise, *args: Any) -> tuple[Any, Any]:
@@ -128,8 +161,8 @@ def _unfold_forward(pointwise: Pointwise, *args: Any) -> tuple[Any, Any]:
 
 
 def _unfold_backward(pointwise: Pointwise, residuals: Any, cotangents: Any) -> tuple:
-    args, (series, gates) = residuals
-    return _pull_back(pointwise, args, series, gates, *cotangents)
+    args, (series, kept) = residuals
+    return _pull_back(pointwise, args, series, kept, *cotangents)
 
 
 _unfold.defvjp(_unfold_forward, _unfold_backward)
@@ -158,8 +191,8 @@ def recur(
 
 
 def _recur_forward(pointwise: Pointwise, *args: Any) -> tuple[Any, Any]:
-    series, gates = _unfold(pointwise, *args)
-    return series, (args, series, gates)
+    series, kept = _unfold(pointwise, *args)
+    return series, (args, series, kept)
 
 
 def _recur_backward(pointwise: Pointwise, residuals: Any, cotangents: tuple) -> tuple:
@@ -174,9 +207,9 @@ def _backward(
     bounded: bool,
     args: tuple,
     series: tuple,
-    gates: Array,
+    kept: Any,
     dseries: tuple,
-    dgates: Array | None,
+    dkept: Any,
 ) -> tuple:
     projected, steps, states, kernel, bias = args
     bound = _bound(steps) if bounded else None
@@ -189,19 +222,28 @@ def _backward(
         beyond = lax.iota(jnp.int32, projected.shape[0])[:, None, None] >= bound
         carry = tuple(jnp.sum(jnp.where(beyond, d, 0), 0, dtype=d.dtype) for d in dseries)
 
+    # The second order asks for the gradient of what was kept as well: that is left to JAX, at the
+    # gates, which are one product.
+    gates = None
+    if dkept is not None:
+        gates = _gates(pointwise, projected, before[0], kernel, bias)
+
     def step(carry: States, x: tuple) -> tuple[States, tuple]:
-        projection, valid, gate, old, dnew, dgate = x
+        projection, valid, gate, kept, old, new, dnew, dkept = x
         total = tuple(c + d for c, d in zip(carry, dnew, strict=True))
-        _, pull = jax.vjp(pointwise, projection, gate, old)
         zeros = tuple(jnp.zeros_like(d) for d in total)
-        dprojection, drecurrent, dold = pull(_choose(valid, total, zeros))
-        drecurrent = drecurrent if dgate is None else drecurrent + dgate
-        kept = zeros if valid is None else _choose(valid, zeros, total)
-        dold = tuple(d + k for d, k in zip(dold, kept, strict=True))
+        taken = _choose(valid, total, zeros)
+        if dkept is None:
+            dprojection, drecurrent, dold = pointwise.pull(projection, kept, old, new, taken)
+        else:
+            _, pull = jax.vjp(pointwise.forward, projection, gate, old)
+            dprojection, drecurrent, dold = pull((taken, dkept))
+        passed = zeros if valid is None else _choose(valid, zeros, total)
+        dold = tuple(d + k for d, k in zip(dold, passed, strict=True))
         dold = (dold[0] + drecurrent @ kernel.T, *dold[1:])
         return dold, (drecurrent, None if pointwise.additive else dprojection)
 
-    xs = (projected, steps, gates, before, dseries, dgates)
+    xs = (projected, steps, gates, kept, before, series, dseries, dkept)
     dstates, (drecurrent, dprojected) = bounded_scan(step, carry, xs, bound, reverse=True)
     dkernel = jnp.einsum(
         "tbu,tbg->ug", before[0], drecurrent, preferred_element_type=jnp.float32
@@ -217,12 +259,12 @@ def _pull_back(
     pointwise: Pointwise,
     args: tuple,
     series: tuple,
-    gates: Array,
+    kept: Any,
     dseries: tuple,
-    dgates: Array | None,
+    dkept: Any,
 ) -> tuple:
     """Gradients by all arguments of `recur`; itself differentiable, by the plain scan."""
-    return _backward(pointwise, True, args, series, gates, dseries, dgates)
+    return _backward(pointwise, True, args, series, kept, dseries, dkept)
 
 
 def _pull_back_forward(pointwise: Pointwise, *args: Any) -> tuple[Any, Any]:
@@ -267,6 +309,11 @@ def as_outputs(series: Array, mask: Array | None, zero_output_for_mask: bool) ->
         return outputs
     seen = mask if zero_output_for_mask else jnp.cumsum(mask, 1) > 0
     return fill_masked(outputs, seen)
+
+
+def last_output(last: Array, mask: Array | None) -> Array:
+    """Returns the last output; zeros for a row without steps, whose state is its first."""
+    return last if mask is None else fill_masked(last, jnp.any(mask, 1))
 
 
 def scan_cell(
