@@ -95,7 +95,10 @@ class Loss(Configurable):
     fill: ClassVar[float] = 0.5  # what predictions in padding are taken to be
 
     def __init__(
-        self, name: str | None = None, reduction: str | None = "sum_over_batch_size", dtype: Any = None
+        self,
+        name: str | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        dtype: Any = None,
     ):
         if reduction not in _REDUCTIONS:
             raise ArgumentError(
@@ -402,14 +405,23 @@ class _Wrapped(Loss):
         return type(self).function(y_true, y_pred, **{k: getattr(self, k) for k in self.options})
 
 
-def _loss_class(name: str, function: Callable, doc: str, **defaults: Any) -> Any:
-    """Makes a loss class of a function: its options come first, then reduction, name, dtype."""
+def _loss_class(
+    name: str, function: Callable, doc: str, *, called: str = "", last: str = "", **defaults: Any
+) -> Any:
+    """Makes a loss class of a function.
+
+    Its options come first (`last` behind the reduction), then reduction, name and dtype.
+    """
     plain = function.plain  # pyright: ignore[reportFunctionMemberAccess]
-    given = "".join(f"{k}={v!r}, " for k, v in defaults.items())
+    called = called or snake_case(name)
+    given = "".join(f"{k}={v!r}, " for k, v in defaults.items() if k != last)
+    after = f"{last}={defaults[last]!r}, " if last else ""
     stored = "\n".join(f"    self.{k} = {k}" for k in defaults)
-    order = f"{given}reduction='sum_over_batch_size', name={snake_case(name)!r}, dtype=None"
+    order = f"{given}reduction='sum_over_batch_size', {after}name={called!r}, dtype=None"
     scope: dict[str, Any] = {"Loss": Loss}
-    source = f"def __init__(self, {order}):\n    Loss.__init__(self, name, reduction, dtype)\n{stored}"
+    source = (
+        f"def __init__(self, {order}):\n    Loss.__init__(self, name, reduction, dtype)\n{stored}"
+    )
     exec(source, scope)  # from our own table
     namespace = {
         "__init__": scope["__init__"],
@@ -432,7 +444,9 @@ MeanAbsolutePercentageError = _loss_class(
 MeanSquaredLogarithmicError = _loss_class(
     "MeanSquaredLogarithmicError", mean_squared_logarithmic_error, "Squared errors of logarithms."
 )
-Huber = _loss_class("Huber", huber, "Squares near 0, lines beyond `delta`.", delta=1.0)
+Huber = _loss_class(
+    "Huber", huber, "Squares near 0, lines beyond `delta`.", called="huber_loss", delta=1.0
+)
 LogCosh = _loss_class("LogCosh", log_cosh, "Logarithm of the hyperbolic cosine of the error.")
 Hinge = _loss_class("Hinge", hinge, "Margin of 1 for labels -1 and 1.")
 SquaredHinge = _loss_class("SquaredHinge", squared_hinge, "Squared margin.")
@@ -459,6 +473,7 @@ SparseCategoricalCrossentropy = _loss_class(
     "SparseCategoricalCrossentropy",
     sparse_categorical_crossentropy,
     "Crossentropy of class numbers.",
+    last="axis",
     from_logits=False,
     ignore_class=None,
     axis=-1,

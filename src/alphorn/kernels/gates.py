@@ -16,7 +16,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from alphorn.kernels.recurrence import Pointwise, as_outputs, last_output, recur, scan_cell, time_major
+from alphorn.kernels.recurrence import (
+    Pointwise,
+    as_outputs,
+    last_output,
+    recur,
+    scan_cell,
+    time_major,
+)
 
 Activation = Callable[[Array], Array]
 States = tuple[Array, ...]
@@ -125,7 +132,8 @@ def gru_pointwise(
 
 
 def _project(x: Array, kernel: Array, bias: Array | None) -> Array:
-    projected = x @ kernel
+    # As a matrix: XLA's CPU is three times slower at a product that contracts two axes of x.
+    projected = (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
     if bias is None:
         return projected
     # In float32, so that the bias's gradient, a sum over all steps, is as well.

@@ -245,9 +245,9 @@ def _backward(
 
     xs = (projected, steps, gates, kept, before, series, dseries, dkept)
     dstates, (drecurrent, dprojected) = bounded_scan(step, carry, xs, bound, reverse=True)
-    dkernel = jnp.einsum(
-        "tbu,tbg->ug", before[0], drecurrent, preferred_element_type=jnp.float32
-    ).astype(kernel.dtype)
+    rows = (a.reshape(-1, a.shape[-1]) for a in (before[0], drecurrent))
+    dkernel = jnp.einsum("nu,ng->ug", *rows, preferred_element_type=jnp.float32)
+    dkernel = dkernel.astype(kernel.dtype)
     dbias = None
     if bias is not None:
         dbias = jnp.sum(drecurrent, (0, 1), dtype=jnp.float32).astype(bias.dtype)

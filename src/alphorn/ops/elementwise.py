@@ -1,263 +1,246 @@
-"""Ops that act on each entry: the mask stays; padding is filled so that nothing becomes NaN."""
+"""Ops on single entries: the mask stays, and padding holds what keeps value and derivative finite."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.special as special
-import numpy as np
+from jax import Array
 
-from alphorn.config import floatx
-from alphorn.core.masked import Masked, fill_masked, is_masked
-from alphorn.ops.table import array, joint_mask, made, op, plain
+from alphorn.ops.rules import HIGHEST, LOWEST, compare, entrywise, keep
+from alphorn.ops.table import Op, Rule, add, row
 
-# name: (function, what padding is filled with: there value and slope are finite)
-_UNARY: dict[str, tuple[Callable, float]] = {
-    "abs": (jnp.abs, 1),
-    "absolute": (jnp.absolute, 1),
-    "negative": (jnp.negative, 0),
-    "sign": (jnp.sign, 0),
-    "square": (jnp.square, 0),
-    "sqrt": (jnp.sqrt, 1),
-    "rsqrt": (jax.lax.rsqrt, 1),
+
+def float_like(x: Array) -> Array:
+    """Returns integers and booleans as floats; floats as they are."""
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
+
+
+def _unary(name: str, function: Callable, rule: Rule, *aliases: str) -> None:
+    def plain(x: Any) -> Any:
+        return function(x)
+
+    add(Op(name, plain, rule, summary=f"Returns `{name}(x)` of each entry."), *aliases)
+
+
+# Padding may hold what it likes (it is finite, and so are value and derivative).
+_TOTAL = {
+    "abs": jnp.abs,
+    "arcsinh": jnp.arcsinh,
+    "arctan": jnp.arctan,
+    "bitwise_not": jnp.bitwise_not,
+    "ceil": lambda x: jnp.ceil(float_like(x)),
+    "conj": jnp.conj,
+    "cos": jnp.cos,
+    "deg2rad": jnp.deg2rad,
+    "erf": jax.scipy.special.erf,
+    "erfc": jax.scipy.special.erfc,
+    "fabs": jnp.fabs,
+    "floor": lambda x: jnp.floor(float_like(x)),
+    "imag": jnp.imag,
+    "isfinite": jnp.isfinite,
+    "isinf": jnp.isinf,
+    "isnan": jnp.isnan,
+    "isneginf": jnp.isneginf,
+    "isposinf": jnp.isposinf,
+    "isreal": jnp.isreal,
+    "logical_not": jnp.logical_not,
+    "negative": jnp.negative,
+    "real": jnp.real,
+    "sign": jnp.sign,
+    "signbit": jnp.signbit,
+    "sin": jnp.sin,
+    "sinc": jnp.sinc,
+    "stop_gradient": jax.lax.stop_gradient,
+    "tanh": jnp.tanh,
+    "trunc": jnp.trunc,
+}
+_ALIASES = {
+    "abs": ("absolute",),
+    "bitwise_not": ("bitwise_invert",),
+    "conj": ("conjugate",),
+}
+# Padding holds this number.
+_PARTIAL = {
+    "angle": (jnp.angle, 1),
+    "arccos": (jnp.arccos, 0),
+    "arccosh": (jnp.arccosh, 2),
+    "arcsin": (jnp.arcsin, 0),
+    "arctanh": (jnp.arctanh, 0),
+    "cbrt": (jnp.cbrt, 1),
+    "cosh": (jnp.cosh, 0),
+    "erfinv": (lambda x: jax.scipy.special.erfinv(float_like(x)), 0),
     "exp": (jnp.exp, 0),
     "exp2": (jnp.exp2, 0),
     "expm1": (jnp.expm1, 0),
+    "i0": (jnp.i0, 0),
     "log": (jnp.log, 1),
-    "log2": (jnp.log2, 1),
     "log10": (jnp.log10, 1),
     "log1p": (jnp.log1p, 0),
+    "log2": (jnp.log2, 1),
+    "rad2deg": (jnp.rad2deg, 0),
     "reciprocal": (jnp.reciprocal, 1),
-    "sin": (jnp.sin, 0),
-    "cos": (jnp.cos, 0),
-    "tan": (jnp.tan, 0),
-    "arcsin": (jnp.arcsin, 0),
-    "arccos": (jnp.arccos, 0),
-    "arctan": (jnp.arctan, 0),
+    "rsqrt": (lambda x: jax.lax.rsqrt(float_like(x)), 1),
     "sinh": (jnp.sinh, 0),
-    "cosh": (jnp.cosh, 0),
-    "tanh": (jnp.tanh, 0),
-    "arcsinh": (jnp.arcsinh, 0),
-    "arccosh": (jnp.arccosh, 2),
-    "arctanh": (jnp.arctanh, 0),
-    "erf": (special.erf, 0),
-    "erfinv": (special.erfinv, 0),
-    "floor": (jnp.floor, 0),
-    "ceil": (jnp.ceil, 0),
-    "trunc": (jnp.trunc, 0),
-    "rint": (jnp.rint, 0),
-    "isnan": (jnp.isnan, 0),
-    "isinf": (jnp.isinf, 0),
-    "isfinite": (jnp.isfinite, 0),
-    "logical_not": (jnp.logical_not, 0),
-    "bitwise_not": (jnp.bitwise_not, 0),
-    "conj": (jnp.conj, 0),
-    "real": (jnp.real, 0),
-    "imag": (jnp.imag, 0),
-    "sigmoid": (jax.nn.sigmoid, 0),
-    "silu": (jax.nn.silu, 0),
-    "swish": (jax.nn.silu, 0),
-    "log_sigmoid": (jax.nn.log_sigmoid, 0),
-    "relu": (jax.nn.relu, 0),
-    "relu6": (jax.nn.relu6, 0),
-    "softplus": (jax.nn.softplus, 0),
-    "softsign": (jax.nn.soft_sign, 0),
-    "hard_sigmoid": (jax.nn.hard_sigmoid, 0),
-    "hard_silu": (jax.nn.hard_silu, 0),
-    "hard_swish": (jax.nn.hard_silu, 0),
-    "hard_tanh": (jax.nn.hard_tanh, 0),
-    "selu": (jax.nn.selu, 0),
-    "mish": (jax.nn.mish, 0),
-    "tanh_shrink": (lambda x: x - jnp.tanh(x), 0),
+    "sqrt": (jnp.sqrt, 1),
+    "square": (jnp.square, 0),
+    "tan": (jnp.tan, 0),
 }
+for _name, _function in _TOTAL.items():
+    if _name != "stop_gradient":
+        _unary(_name, _function, keep, *_ALIASES.get(_name, ()))
+for _name, (_function, _fill) in _PARTIAL.items():
+    _unary(_name, _function, entrywise((_fill,)))
 
 
-def on_entries(function: Callable, x: Any, fill: float = 0) -> Any:
-    """Applies a function of one array to each entry."""
-    if is_masked(x):
-        return Masked.trusted(function(x.fill(fill)), x.mask)
-    return function(jnp.asarray(x))
-
-
-def _unary(name: str, function: Callable, fill: float) -> Callable:
-    return made(
-        name,
-        "x",
-        f"Returns `{name}` of each entry; a mask stays.",
-        lambda x: on_entries(function, x, fill),
-    )
-
-
-for _name, (_function, _fill) in _UNARY.items():
-    globals()[_name] = _unary(_name, _function, _fill)
-
-# name: (function, what an absent left entry counts as, what an absent right one does)
-_BINARY: dict[str, tuple[Callable, Any, Any]] = {
-    "add": (jnp.add, 0, 0),
-    "subtract": (jnp.subtract, 0, 0),
-    "multiply": (jnp.multiply, 1, 1),
-    "divide": (jnp.divide, 1, 1),
-    "true_divide": (jnp.true_divide, 1, 1),
-    "divide_no_nan": (
-        lambda x, y: jnp.where(y == 0, 0, x / jnp.where(y == 0, 1, y)),
-        1,
-        1,
-    ),
-    "floor_divide": (jnp.floor_divide, 1, 1),
-    "mod": (jnp.mod, 0, 1),
-    "power": (jnp.power, 1, 1),
-    "maximum": (jnp.maximum, -np.inf, -np.inf),
-    "minimum": (jnp.minimum, np.inf, np.inf),
-    "arctan2": (jnp.arctan2, 1, 1),
-    "hypot": (jnp.hypot, 1, 1),
-    "logaddexp": (jnp.logaddexp, 0, 0),
-    "equal": (jnp.equal, 0, 0),
-    "not_equal": (jnp.not_equal, 0, 0),
-    "less": (jnp.less, 0, 0),
-    "less_equal": (jnp.less_equal, 0, 0),
-    "greater": (jnp.greater, 0, 0),
-    "greater_equal": (jnp.greater_equal, 0, 0),
-    "logical_and": (jnp.logical_and, True, True),
-    "logical_or": (jnp.logical_or, False, False),
-    "logical_xor": (jnp.logical_xor, False, False),
-    "bitwise_and": (jnp.bitwise_and, 0, 0),
-    "bitwise_or": (jnp.bitwise_or, 0, 0),
-    "bitwise_xor": (jnp.bitwise_xor, 0, 0),
-}
-
-
-def _identity(value: Any, dtype: Any) -> Any:
-    if isinstance(value, float) and not jnp.issubdtype(dtype, jnp.floating):
-        return jnp.iinfo(dtype).min if value < 0 else jnp.iinfo(dtype).max
-    return value
-
-
-def on_pairs(function: Callable, x: Any, y: Any, left: Any = 0, right: Any = 0) -> Any:
-    """Applies a function of two arrays; valid where any masked operand is.
-
-    Args:
-        function: Of two arrays that broadcast.
-        x, y: Arrays, Masked or numbers.
-        left, right: What an absent entry of `x`, of `y` counts as.
-    """
-    x, y = array(x), array(y)
-    if not (is_masked(x) or is_masked(y)):
-        return function(x, y)
-    shape = np.broadcast_shapes(np.shape(plain(x)), np.shape(plain(y)))
-    mask = joint_mask((x, y), shape)
-    values = []
-    for value, absent in ((x, left), (y, right)):
-        if is_masked(value):
-            value = value.fill(_identity(absent, value.dtype))
-        values.append(value)
-    out = function(*values)
-    return Masked.trusted(fill_masked(out, mask), mask)
-
-
-def _binary(name: str, function: Callable, left: Any, right: Any) -> Callable:
-    return made(
-        name,
-        "x1, x2",
-        f"Returns `{name}` of two arrays entry by entry; valid where any masked one is.",
-        lambda x1, x2: on_pairs(function, x1, x2, left, right),
-    )
-
-
-for _name, (_function, _left, _right) in _BINARY.items():
-    globals()[_name] = _binary(_name, _function, _left, _right)
-
-
-@op
-def clip(x: Any, x_min: Any, x_max: Any) -> Any:
-    """Returns `x` held between `x_min` and `x_max`; a mask stays."""
-    return on_entries(lambda v: jnp.clip(v, plain(x_min), plain(x_max)), x)
-
-
-@op
-def cast(x: Any, dtype: Any) -> Any:
-    """Returns `x` in another type; a mask stays."""
-    return on_entries(lambda v: v.astype(jnp.dtype(dtype)), x)
-
-
-@op
-def round_(x: Any, decimals: int = 0) -> Any:
-    """Returns `x` rounded; a mask stays."""
-    return on_entries(lambda v: jnp.round(v, decimals), x)
-
-
-@op
-def where(condition: Any, x1: Any = None, x2: Any = None) -> Any:
-    """Returns `x1` where the condition holds, else `x2`; valid where any masked operand is."""
-    if x1 is None:
-        return jnp.where(plain(array(condition)))
-    operands = [array(v) for v in (condition, x1, x2)]
-    shape = np.broadcast_shapes(*(np.shape(plain(v)) for v in operands))
-    mask = joint_mask(operands, shape)
-    out = jnp.where(*(plain(v) for v in operands))
-    return out if mask is None else Masked.trusted(fill_masked(out, mask), mask)
-
-
-@op
-def nan_to_num(x: Any, nan: float = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
-    """Returns `x` with numbers for NaN and infinities; a mask stays."""
-    return on_entries(lambda v: jnp.nan_to_num(v, nan=nan, posinf=posinf, neginf=neginf), x)
-
-
-@op
+@row(keep, arrays=("variable",))
 def stop_gradient(variable: Any) -> Any:
-    """Returns its input, through which no gradient goes; a mask stays."""
-    return on_entries(jax.lax.stop_gradient, variable)
+    """Returns the same numbers, which gradients do not pass."""
+    return jax.lax.stop_gradient(variable)
 
 
-def _likes(name: str, function: Callable) -> Callable:
-    return made(
-        name,
-        "x, dtype=None",
-        f"Returns `{name}` of an array: its shape and type; a mask stays.",
-        lambda x, dtype: on_entries(lambda v: function(v, dtype=dtype), x),
+@row(entrywise((0,)))
+def cast(x: Any, dtype: Any) -> Any:
+    """Returns `x` in another number type."""
+    return x.astype(dtype)
+
+
+@row(entrywise((0,)))
+def saturate_cast(x: Any, dtype: Any) -> Any:
+    """Returns `x` in another number type, the nearest number that it has for those that it lacks."""
+    dtype = jnp.dtype(dtype)
+    info = jnp.iinfo(dtype) if jnp.issubdtype(dtype, jnp.integer) else jnp.finfo(dtype)
+    if dtype == jnp.bool_ or jnp.can_cast(x.dtype, dtype, "safe"):
+        return x.astype(dtype)
+    own = jnp.finfo if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.iinfo
+    if x.dtype == jnp.bool_:
+        return x.astype(dtype)
+    low, high = (
+        max(float(own(x.dtype).min), float(info.min)),
+        min(float(own(x.dtype).max), float(info.max)),
     )
+    y = x.astype(dtype)
+    y = jnp.where(x <= jnp.asarray(low, x.dtype), jnp.asarray(low).astype(dtype), y)
+    return jnp.where(x >= jnp.asarray(high, x.dtype), jnp.asarray(info.max, dtype), y)
 
 
-zeros_like = _likes("zeros_like", jnp.zeros_like)
-ones_like = _likes("ones_like", jnp.ones_like)
+@row(keep)
+def copy(x: Any) -> Any:
+    """Returns a copy."""
+    return jnp.copy(x)
 
 
-@op
-def full_like(x: Any, fill_value: Any, dtype: Any = None) -> Any:
-    """Returns an array like `x` that holds one value; a mask stays."""
-    return on_entries(lambda v: jnp.full_like(v, fill_value, dtype=dtype), x)
+@row(keep, name="round")
+def _round(x: Any, decimals: int = 0) -> Any:
+    """Returns each entry to `decimals` places, halves to the even neighbour."""
+    return jnp.round(x, decimals)
 
 
-@op
-def one_hot(
-    x: Any, num_classes: int, axis: int = -1, dtype: Any = None, sparse: bool = False
+@row(keep)
+def nan_to_num(x: Any, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
+    """Returns finite numbers in place of NaN and infinities."""
+    return jnp.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
+
+
+@row(entrywise((0, 0, 0)), arrays=("x", "x_min", "x_max"))
+def clip(x: Any, x_min: Any, x_max: Any) -> Any:
+    """Returns `x`, kept between `x_min` and `x_max`."""
+    return jnp.clip(x, x_min, x_max)
+
+
+@row(entrywise((0, 0)), arrays=("x", "bins"))
+def digitize(x: Any, bins: Any) -> Any:
+    """Returns the number of the bin of each entry; `bins` are the rising edges."""
+    return jnp.digitize(x, bins)
+
+
+@row(entrywise((0, 0)), arrays=("x1", "x2"))
+def isin(x1: Any, x2: Any, assume_unique: bool = False, invert: bool = False) -> Any:
+    """Returns which entries of `x1` are among `x2`."""
+    return jnp.isin(x1, x2, assume_unique=assume_unique, invert=invert)
+
+
+@row(entrywise((False, 0, 0)), arrays=("condition", "x1", "x2"))
+def where(condition: Any, x1: Any = None, x2: Any = None) -> Any:
+    """Returns `x1` where the condition holds and `x2` elsewhere; the places, where both are None."""
+    if x1 is None and x2 is None:
+        return jnp.nonzero(condition)
+    return jnp.where(condition, x1, x2)
+
+
+def _divide_no_nan(x1: Array, x2: Array) -> Array:
+    zero = x2 == 0
+    return jnp.where(zero, 0, jnp.divide(x1, jnp.where(zero, 1, x2)))
+
+
+def _binary(
+    name: str, function: Callable, rule: Rule, *aliases: str, names: tuple[str, str] = ("x1", "x2")
+) -> None:
+    if names == ("x", "y"):
+
+        def plain(x: Any, y: Any) -> Any:
+            return function(x, y)
+    else:
+
+        def plain(x1: Any, x2: Any) -> Any:
+            return function(x1, x2)
+
+    summary = f"Returns `{name}({', '.join(names)})` of each pair of entries."
+    add(Op(name, plain, rule, names, summary), *aliases)
+
+
+# name: function, what an absent step contributes on either side, and what padding holds
+_BINARY = {
+    "add": (jnp.add, (0, 0), None),
+    "arctan2": (jnp.arctan2, (0, 1), None),
+    "divide_no_nan": (_divide_no_nan, (1, 1), None),
+    "floor_divide": (jnp.floor_divide, (1, 1), None),
+    "fmax": (jnp.fmax, (LOWEST, LOWEST), (0, 0)),
+    "fmin": (jnp.fmin, (HIGHEST, HIGHEST), (0, 0)),
+    "fmod": (jnp.fmod, (0, 1), None),
+    "gcd": (jnp.gcd, (0, 0), None),
+    "heaviside": (jnp.heaviside, (0, 0), None),
+    "hypot": (jnp.hypot, (0, 0), (1, 1)),
+    "lcm": (jnp.lcm, (1, 1), None),
+    "ldexp": (jnp.ldexp, (0, 0), None),
+    "logaddexp": (jnp.logaddexp, (LOWEST, LOWEST), (0, 0)),
+    "logaddexp2": (jnp.logaddexp2, (LOWEST, LOWEST), (0, 0)),
+    "logical_and": (jnp.logical_and, (True, True), None),
+    "logical_or": (jnp.logical_or, (False, False), None),
+    "logical_xor": (jnp.logical_xor, (False, False), None),
+    "maximum": (jnp.maximum, (LOWEST, LOWEST), (0, 0)),
+    "minimum": (jnp.minimum, (HIGHEST, HIGHEST), (0, 0)),
+    "mod": (jnp.mod, (0, 1), None),
+    "multiply": (jnp.multiply, (1, 1), None),
+    "nextafter": (jnp.nextafter, (0, 0), None),
+    "power": (jnp.power, (1, 1), None),
+    "subtract": (jnp.subtract, (0, 0), None),
+}
+for _name, (_function, _fills, _pads) in _BINARY.items():
+    _binary(_name, _function, entrywise(_fills, _pads))
+_binary("divide", jnp.divide, entrywise((1, 1)), "true_divide")
+for _name, _function in {
+    "equal": jnp.equal,
+    "greater": jnp.greater,
+    "greater_equal": jnp.greater_equal,
+    "less": jnp.less,
+    "less_equal": jnp.less_equal,
+    "not_equal": jnp.not_equal,
+}.items():
+    _binary(_name, _function, compare)
+for _name, _function, _fill, *_others in (
+    ("bitwise_and", jnp.bitwise_and, -1),
+    ("bitwise_or", jnp.bitwise_or, 0),
+    ("bitwise_xor", jnp.bitwise_xor, 0),
+    ("bitwise_left_shift", jnp.left_shift, 0, "left_shift"),
+    ("bitwise_right_shift", jnp.right_shift, 0, "right_shift"),
+):
+    _binary(_name, _function, entrywise((_fill, _fill)), *_others, names=("x", "y"))
+
+
+@row(compare, arrays=("x1", "x2"))
+def isclose(
+    x1: Any, x2: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
 ) -> Any:
-    """Returns a new axis with 1 at each number's place; a mask stays."""
-    return on_entries(
-        lambda v: jax.nn.one_hot(v, num_classes, axis=axis, dtype=jnp.dtype(dtype or floatx())), x
-    )
-
-
-@op
-def leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:
-    """Returns `x` above 0, `negative_slope * x` below; a mask stays."""
-    return on_entries(lambda v: jax.nn.leaky_relu(v, negative_slope), x)
-
-
-@op
-def elu(x: Any, alpha: float = 1.0) -> Any:
-    """Returns `x` above 0, `alpha * (exp(x) - 1)` below; a mask stays."""
-    return on_entries(lambda v: jax.nn.elu(v, alpha), x)
-
-
-@op
-def celu(x: Any, alpha: float = 1.0) -> Any:
-    """Returns the continuous exponential unit; a mask stays."""
-    return on_entries(lambda v: jax.nn.celu(v, alpha), x)
-
-
-@op
-def gelu(x: Any, approximate: bool = True) -> Any:
-    """Returns the Gaussian error unit; a mask stays."""
-    return on_entries(lambda v: jax.nn.gelu(v, approximate), x)
+    """Returns where `|x1 - x2| <= atol + rtol * |x2|`."""
+    return jnp.isclose(x1, x2, rtol, atol, equal_nan)

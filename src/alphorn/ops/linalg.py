@@ -1,133 +1,248 @@
-"""Products: masked steps count as zero where time is contracted."""
+"""Products of arrays: masked steps count as zeros where they are summed over.
 
+A product has letters for its axes, as in einsum; the mask of an input lies on its first letters.
+The result is valid where all masked inputs are, on the letters that are left.
+"""
+
+import string
 from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
-from alphorn.core.masked import Masked, is_masked
-from alphorn.errors import ArgumentError, MaskError
-from alphorn.ops.table import array, expanded, full_mask, op, plain
-
-
-def _zeroed(x: Any) -> Any:
-    return x.fill(0) if is_masked(x) else x
+from alphorn.core.masked import Masked, fill_masked
+from alphorn.ops.elementwise import float_like
+from alphorn.ops.rules import filled, refusal, refuse
+from alphorn.ops.table import Op, Rule, row
 
 
-@op
-def matmul(x1: Any, x2: Any) -> Any:
-    """Returns the matrix product; a contraction over time counts valid steps only.
+def _claim(letters: str, x: Masked, out: str) -> tuple[str, Array] | None:
+    """Returns what an input says about the result: the letters and their mask."""
+    mask_letters = letters[: x.mask.ndim]
+    gone = tuple(i for i, c in enumerate(mask_letters) if c not in out)
+    rest = "".join(c for c in mask_letters if c in out)
+    if not rest or (gone and rest == mask_letters[0]):
+        return None  # time is gone
+    return rest, jnp.any(x.mask, gone) if gone else x.mask
 
-    The rows of `x1` keep its mask; where the columns of `x2` are steps, its mask follows as well.
+
+def product_mask(
+    operands: Sequence[Any], letters: Sequence[str], out: str, shape: Sequence[int]
+) -> Array | None:
+    """Returns the mask of a product, which grows along letters between its own; None without one.
+
+    Args:
+        operands: Arrays and Masked.
+        letters: The axes of each.
+        out: The axes of the result.
+        shape: The sizes of the result.
     """
-    x1, x2 = array(x1), array(x2)
-    out = jnp.matmul(_zeroed(x1), _zeroed(x2))
-    rows = columns = None
-    if is_masked(x1):
-        rows = jnp.any(x1.mask, -1) if x1.mask.ndim == x1.ndim else x1.mask
-        rows = None if rows.ndim == 0 else rows
-    if is_masked(x2) and x2.mask.ndim == x2.ndim and x2.ndim > 1:
-        columns = jnp.any(x2.mask, -2)
-    if columns is not None and out.ndim >= 2:
-        mask = jnp.broadcast_to(columns[..., None, :], out.shape)
-        if rows is not None:
-            mask = mask & expanded(rows, out.ndim)
-        return Masked.trusted(out, mask)
-    if rows is None or (rows.ndim == 1 and is_masked(x1) and x1.mask.ndim > 1 and out.ndim == 1):
-        return out
-    return Masked.trusted(out, jnp.broadcast_to(rows, out.shape[: rows.ndim]))
+    pairs = zip(operands, letters, strict=True)
+    claims = [c for x, ls in pairs if isinstance(x, Masked) and (c := _claim(ls, x, out))]
+    if not claims:
+        return None
+    rank = 1 + max(out.index(c) for rest, _ in claims for c in rest)
+    valid: Array | None = None
+    for rest, mask in claims:
+        order = sorted(range(len(rest)), key=lambda i: out.index(rest[i]))
+        mask = jnp.transpose(mask, order)
+        mask = lax.expand_dims(mask, [i for i, c in enumerate(out[:rank]) if c not in rest])
+        valid = mask if valid is None else valid & mask
+    assert valid is not None
+    return jnp.broadcast_to(valid, tuple(shape[:rank]))
 
 
-@op
+def _contract(
+    op: Op, arguments: dict[str, Any], operands: Sequence[Any], letters: Sequence[str], out: str
+) -> Any:
+    names = op.arrays
+    values = [filled(x, 0) for x in operands]
+    if len(names) == len(values):
+        result = op.call_plain(arguments | dict(zip(names, values, strict=True)))
+    else:
+        result = op.call_plain(arguments | {names[0]: values})
+    mask = product_mask(operands, letters, out, result.shape)
+    return result if mask is None else Masked.trusted(fill_masked(result, mask), mask)
+
+
+def _einsum_letters(op: Op, subscripts: str, operands: Sequence[Any]) -> tuple[list[str], str]:
+    left, arrow, out = subscripts.replace(" ", "").partition("->")
+    terms = left.split(",")
+    spare = [c for c in string.ascii_letters if c not in subscripts]
+    ranks = [x.ndim - len(t.replace("...", "")) for t, x in zip(terms, operands, strict=True)]
+    longest = max((r for t, r in zip(terms, ranks, strict=True) if "..." in t), default=0)
+    rest = "".join(spare[:longest])
+    if not arrow:
+        once = sorted(c for c in set(left) if c.isalpha() and left.count(c) == 1)
+        out = ("..." if "..." in left else "") + "".join(once)
+    expanded = [t.replace("...", rest[longest - r :]) for t, r in zip(terms, ranks, strict=True)]
+    if any(len(set(t)) != len(t) for t in expanded):
+        raise refusal(op, f"a diagonal in {subscripts!r}", "unmask(x) for plain data")
+    return expanded, out.replace("...", rest)
+
+
+def _einsum(op: Op, arguments: dict[str, Any]) -> Any:
+    operands = arguments["operands"]
+    letters, out = _einsum_letters(op, arguments["subscripts"], operands)
+    return _contract(op, arguments, operands, letters, out)
+
+
+_SAYS = (
+    "masked steps count as zeros where they are summed over; it stays on the axes that are left."
+)
+
+
+@row(Rule(_einsum, _SAYS), arrays=("operands",))
+def einsum(subscripts: str, *operands: Any, **kwargs: Any) -> Any:
+    """Returns a sum of products in Einstein's notation, e.g. `einsum("btd,bsd->bts", q, k)`."""
+    return jnp.einsum(subscripts, *operands, **kwargs)
+
+
+def _matmul(op: Op, arguments: dict[str, Any]) -> Any:
+    x1, x2 = arguments["x1"], arguments["x2"]
+    batch = string.ascii_lowercase[: max(x1.ndim, x2.ndim, 2) - 2]
+    first = "K" if x1.ndim == 1 else batch[len(batch) - (x1.ndim - 2) :] + "MK"
+    second = "K" if x2.ndim == 1 else batch[len(batch) - (x2.ndim - 2) :] + "KN"
+    out = batch + ("M" if x1.ndim > 1 else "") + ("N" if x2.ndim > 1 else "")
+    return _contract(op, arguments, (x1, x2), (first, second), out)
+
+
+@row(Rule(_matmul, _SAYS), arrays=("x1", "x2"))
+def matmul(x1: Any, x2: Any) -> Any:
+    """Returns the matrix product over the last axis of `x1` and the last but one of `x2`."""
+    return jnp.matmul(x1, x2)
+
+
+def _letters_for(x1: Any, x2: Any, axes1: Sequence[int], axes2: Sequence[int]) -> tuple[str, ...]:
+    first = list(string.ascii_lowercase[: x1.ndim])
+    second = list(string.ascii_uppercase[: x2.ndim])
+    for a, b in zip(axes1, axes2, strict=True):
+        second[b] = first[a]
+    summed = {first[a] for a in axes1}
+    out = "".join(c for c in (*first, *second) if c not in summed)
+    return "".join(first), "".join(second), out
+
+
+def _tensordot(op: Op, arguments: dict[str, Any]) -> Any:
+    x1, x2, axes = arguments["x1"], arguments["x2"], arguments["axes"]
+    if isinstance(axes, int):
+        axes = (range(x1.ndim - axes, x1.ndim), range(axes))
+    pair = [[a] if isinstance(a, int) else list(a) for a in axes]
+    one, two = ([a % x.ndim for a in p] for p, x in zip(pair, (x1, x2), strict=True))
+    *letters, out = _letters_for(x1, x2, one, two)
+    return _contract(op, arguments, (x1, x2), letters, out)
+
+
+@row(Rule(_tensordot, _SAYS), arrays=("x1", "x2"))
+def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Any:
+    """Returns the product summed over `axes`: the last and first so many, or two lists of axes."""
+    return jnp.tensordot(x1, x2, axes)
+
+
+def _dot(op: Op, arguments: dict[str, Any]) -> Any:
+    x1, x2 = arguments["x1"], arguments["x2"]
+    summed = bool(x1.ndim and x2.ndim)
+    second = -2 if op.name == "dot" and x2.ndim > 1 else -1
+    one, two = ([x1.ndim - 1], [x2.ndim + second]) if summed else ([], [])
+    *letters, out = _letters_for(x1, x2, one, two)
+    return _contract(op, arguments, (x1, x2), letters, out)
+
+
+@row(Rule(_dot, _SAYS), arrays=("x1", "x2"))
 def dot(x1: Any, x2: Any) -> Any:
-    """Returns the dot product, as NumPy defines it; of Masked, the matrix product."""
-    x1, x2 = array(x1), array(x2)
-    if is_masked(x1) or is_masked(x2):
-        return matmul(x1, x2)
+    """Returns the product summed over the last axis of `x1` and the last but one of `x2`."""
     return jnp.dot(x1, x2)
 
 
-@op
-def einsum(subscripts: str, *operands: Any, **kwargs: Any) -> Any:
-    """Returns a sum of products by letters; contracted steps count where they are valid.
-
-    The mask of the result is over the letters of time that stay.
-    """
-    values = [array(x) for x in operands]
-    if not any(map(is_masked, values)):
-        return jnp.einsum(subscripts, *values, **kwargs)
-    if "..." in subscripts or "->" not in subscripts:
-        raise ArgumentError(
-            "einsum of a masked sequence",
-            received=repr(subscripts),
-            expected="every letter named, and `->`: 'btf,fg->btg'",
-        )
-    inputs, result = subscripts.replace(" ", "").split("->")
-    out = jnp.einsum(subscripts, *map(_zeroed, values), **kwargs)
-    mask: Array | None = None
-    for letters, x in zip(inputs.split(","), values, strict=True):
-        if not is_masked(x):
-            continue
-        own = letters[: x.mask.ndim]
-        gone = tuple(i for i, c in enumerate(own) if c not in result)
-        left = [c for c in own if c in result]
-        if not [c for c in left if c != result[0]] and x.mask.ndim > 1:
-            continue
-        part = jnp.any(x.mask, gone) if gone else x.mask
-        order = sorted(range(len(left)), key=lambda i: result.index(left[i]))
-        part = jnp.transpose(part, order)
-        shape = [out.shape[i] if c in left else 1 for i, c in enumerate(result)]
-        part = part.reshape(shape)
-        mask = part if mask is None else mask & part
-    if mask is None:
-        return out
-    used = max((i + 1 for i, s in enumerate(mask.shape) if s > 1), default=1)
-    mask = jnp.broadcast_to(mask, out.shape)[(..., *[0] * (out.ndim - used))]
-    return Masked.trusted(out, mask)
+@row(Rule(_dot, _SAYS), arrays=("x1", "x2"))
+def inner(x1: Any, x2: Any) -> Any:
+    """Returns the product summed over the last axes."""
+    return jnp.inner(x1, x2)
 
 
-def _unmasked(name: str, values: Sequence[Any]) -> list[Any]:
-    for x in values:
-        if is_masked(x):
-            raise MaskError(
-                f"{name} of a masked {x.shape} has no rule for its mask",
-                fix="use ops.matmul or ops.einsum, or unmask(x)",
-            )
-    return [plain(array(x)) for x in values]
+def _vdot(op: Op, arguments: dict[str, Any]) -> Any:
+    return op.with_arrays(arguments, *(filled(arguments[name], 0) for name in op.arrays))
 
 
-@op
-def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Any:
-    """Returns the tensor product contracted over `axes`."""
-    return jnp.tensordot(*_unmasked("tensordot", (x1, x2)), axes=axes)
-
-
-@op
-def outer(x1: Any, x2: Any) -> Any:
-    """Returns the outer product."""
-    return jnp.outer(*_unmasked("outer", (x1, x2)))
-
-
-@op
+@row(Rule(_vdot, "masked steps count as zeros."), arrays=("x1", "x2"))
 def vdot(x1: Any, x2: Any) -> Any:
-    """Returns the dot product of flattened arrays."""
-    return jnp.vdot(_zeroed(array(x1)), _zeroed(array(x2)))
+    """Returns the sum of the products of all entries."""
+    return jnp.vdot(x1, x2)
 
 
-@op
-def normalize(x: Any, axis: int = -1, order: int = 2, epsilon: float | None = None) -> Any:
-    """Returns `x` over its norm along an axis; a mask stays."""
-    x, small = array(x), 1e-12 if epsilon is None else epsilon
-    data = plain(x)
-    if is_masked(x) and axis % x.ndim < x.mask.ndim:
-        data = jnp.where(full_mask(x), data, 0)
-    elif is_masked(x):
-        data = x.fill(1)
-    if order == 2:
-        squares = jnp.sum(jnp.square(data), axis, keepdims=True)
-        out = data * jnp.reciprocal(jnp.sqrt(jnp.maximum(squares, small**2)))
-    else:
-        length = jnp.linalg.norm(data, order, axis, keepdims=True)
-        out = data / jnp.maximum(length, small)
-    return Masked.trusted(out, x.mask) if is_masked(x) else out
+def _outer(op: Op, arguments: dict[str, Any]) -> Any:
+    x1, x2 = arguments["x1"], arguments["x2"]
+    if x1.ndim != 1 or x2.ndim != 1:
+        raise refusal(op, "outer flattens its inputs", "ops.einsum('bt,bs->bts', x1, x2)")
+    return _contract(op, arguments, (x1, x2), ("a", "b"), "ab")
+
+
+@row(Rule(_outer, _SAYS), arrays=("x1", "x2"))
+def outer(x1: Any, x2: Any) -> Any:
+    """Returns the products of all pairs of entries of two vectors."""
+    return jnp.outer(x1, x2)
+
+
+@row(refuse, arrays=("x1", "x2"))
+def cross(
+    x1: Any, x2: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None
+) -> Any:
+    """Returns the cross product of vectors."""
+    return jnp.cross(x1, x2, axisa, axisb, axisc, axis)
+
+
+@row(refuse, arrays=("x1", "x2"))
+def kron(x1: Any, x2: Any) -> Any:
+    """Returns the Kronecker product."""
+    return jnp.kron(x1, x2)
+
+
+@row(refuse)
+def inv(x: Any) -> Any:
+    """Returns the inverse of square matrices."""
+    return jnp.linalg.inv(float_like(x))
+
+
+@row(refuse)
+def det(x: Any) -> Any:
+    """Returns the determinant of square matrices."""
+    return jnp.linalg.det(float_like(x))
+
+
+@row(refuse)
+def slogdet(x: Any) -> Any:
+    """Returns the sign and the logarithm of the absolute value of determinants."""
+    return tuple(jnp.linalg.slogdet(float_like(x)))
+
+
+@row(refuse)
+def cholesky(x: Any, upper: bool = False) -> Any:
+    """Returns the triangular root of positive definite matrices."""
+    return jnp.linalg.cholesky(float_like(x), upper=upper)
+
+
+@row(refuse, arrays=("a", "b"))
+def solve(a: Any, b: Any) -> Any:
+    """Returns `x` with `a @ x = b`."""
+    flat = b.ndim == a.ndim - 1
+    x = jnp.linalg.solve(float_like(a), b[..., None] if flat else b)
+    return x[..., 0] if flat else x
+
+
+@row(refuse)
+def qr(x: Any, mode: str = "reduced") -> Any:
+    """Returns an orthogonal and a triangular matrix whose product is `x`."""
+    return tuple(jnp.linalg.qr(float_like(x), mode))
+
+
+@row(refuse)
+def svd(x: Any, full_matrices: bool = True, compute_uv: bool = True) -> Any:
+    """Returns the singular value decomposition."""
+    return jnp.linalg.svd(float_like(x), full_matrices, compute_uv)
+
+
+@row(refuse)
+def eigh(x: Any) -> Any:
+    """Returns the eigenvalues and eigenvectors of symmetric matrices."""
+    return tuple(jnp.linalg.eigh(float_like(x)))

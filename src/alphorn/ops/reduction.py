@@ -1,276 +1,340 @@
-"""Ops that reduce or run along an axis: along time they count valid steps only."""
+"""Ops along axes: over time they skip masked steps, over features they keep the mask."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import Array
+from jax import Array, lax
 
-from alphorn.activations import log_softmax as _log_softmax
-from alphorn.activations import softmax as _softmax
-from alphorn.core.masked import Masked, is_masked
-from alphorn.kernels.moments import masked_mean, moments
+from alphorn.core.masked import Masked, expand_to, fill_masked, unmask, with_mask
+from alphorn.kernels.moments import masked_mean, valid_count
+from alphorn.kernels.moments import moments as masked_moments
 from alphorn.kernels.pooling import masked_max, masked_min
-from alphorn.ops.elementwise import on_entries
-from alphorn.ops.table import axes_of, expanded, full_mask, keep, made, op
+from alphorn.ops.elementwise import float_like
+from alphorn.ops.rules import (
+    HIGHEST,
+    LOWEST,
+    along,
+    axes_of,
+    fill_value,
+    filled,
+    joined_masks,
+    reduced,
+    refusal,
+    refuse,
+    touches,
+)
+from alphorn.ops.table import TABLE, Op, Rule, row
 
-Axis = int | Sequence[int] | None
-
-
-def _rest(x: Masked, axes: tuple[int, ...], keepdims: bool) -> Array | None:
-    """What is left of the mask when `axes` are reduced."""
-    inside = tuple(a for a in axes if a < x.mask.ndim)
-    if not inside:
-        return x.mask
-    if 0 in inside or (x.mask.ndim - len(inside)) < 1:
-        return None
-    if x.mask.ndim - len(inside) == 1 and x.mask.ndim > 1:
-        return None
-    return jnp.any(x.mask, inside, keepdims=keepdims)
-
-
-def reduced(
-    x: Any, axis: Axis, keepdims: bool, plainly: Callable, masked: Callable[[Masked, tuple], Array]
-) -> Any:
-    """Reduces an array plainly, a Masked over valid entries.
-
-    Args:
-        x: What to reduce.
-        axis: Along which axes.
-        keepdims: Whether they stay with size 1.
-        plainly: `(array, axis, keepdims)`.
-        masked: `(masked, axes)`, where an axis meets the mask.
-    """
-    if not is_masked(x):
-        return plainly(jnp.asarray(x), axis, keepdims)
-    axes = axes_of(axis, x.ndim)
-    if all(a >= x.mask.ndim for a in axes):
-        return Masked.trusted(plainly(x.fill(0), axis, keepdims), x.mask)
-    return keep(x, masked(x, axes), _rest(x, axes, keepdims))
-
-
-def _filled(name: str, function: Callable, fill: Any) -> Callable:
-    def apply(x: Any, axis: Axis, keepdims: bool) -> Any:
-        def plainly(v: Array, axis: Axis, keepdims: bool) -> Array:
-            axis = tuple(axis) if isinstance(axis, list) else axis
-            return function(v, axis=axis, keepdims=keepdims)
-
-        return reduced(x, axis, keepdims, plainly, lambda m, a: plainly(m.fill(fill), a, keepdims))
-
-    return made(
-        name,
-        "x, axis=None, keepdims=False",
-        f"Returns `{name}` along `axis`; along time, of the valid steps.",
-        apply,
-    )
-
-
-sum_ = _filled("sum", jnp.sum, 0)
-prod_ = _filled("prod", jnp.prod, 1)
-any_ = _filled("any", jnp.any, False)
-all_ = _filled("all", jnp.all, True)
-count_nonzero = made(
-    "count_nonzero",
-    "x, axis=None",
-    "Returns how many entries along `axis` are not 0; along time, of the valid steps.",
-    lambda x, axis: sum_(on_entries(lambda v: (v != 0).astype(jnp.int32), x), axis),
+_SAYS = (
+    "over time, masked steps are skipped, and rows without a step give 0; over features it stays."
 )
 
 
-@op
-def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Returns the mean along `axis`; along time, of the valid steps, 0 where there are none."""
-    return reduced(
-        _float(x),
-        axis,
-        keepdims,
-        lambda v, a, k: jnp.mean(v, _tuple(a), keepdims=k),
-        lambda m, a: masked_mean(m.data, a, m.mask, keepdims=keepdims).astype(m.dtype),
-    )
+def reduction(
+    identity: Any, pad: Any = 0, axis: str = "axis", check: Callable | None = None
+) -> Rule:
+    """Returns the rule of a reduction.
+
+    Args:
+        identity: What a masked step contributes.
+        pad: What stands where nothing is valid, so that value and derivative are finite.
+        axis: The argument that names the axes.
+        check: `(op, arguments)`, may refuse.
+    """
+
+    def apply(op: Op, arguments: dict[str, Any]) -> Any:
+        x, keepdims = arguments["x"], arguments.get("keepdims", False)
+        axes = axes_of(arguments[axis], x.ndim, op)
+        if check is not None:
+            check(op, arguments)
+        if not touches(x, axes):
+            out = op.with_arrays(arguments, filled(x, pad))
+            return reduced(op, x, axes, out, keepdims)
+        count = valid_count(x.data, axes, x.mask, keepdims=True)
+        low, high = fill_value(identity, x.dtype), fill_value(pad, x.dtype)
+        here = jnp.where(count > 0, low, high)
+        data = jnp.where(expand_to(x.mask, x.ndim), x.data, here)
+        out = op.with_arrays(arguments, data)
+        some = count > 0 if keepdims else lax.squeeze(count > 0, axes)
+        return reduced(op, x, axes, jnp.where(some, out, jnp.zeros_like(out)), keepdims)
+
+    return Rule(apply, _SAYS)
 
 
-def _float(x: Any) -> Any:
-    if is_masked(x):
-        return x if jnp.issubdtype(x.dtype, jnp.inexact) else on_entries(_as_float, x)
-    return _as_float(jnp.asarray(x))
+def _by_kernel(kernel: Callable) -> Rule:
+    """Returns the rule of a reduction whose kernel knows masks: `(x, axes, mask, keepdims)`."""
+
+    def apply(op: Op, arguments: dict[str, Any]) -> Any:
+        x, keepdims = arguments["x"], arguments["keepdims"]
+        axes = axes_of(arguments.get("axis", arguments.get("axes")), x.ndim, op)
+        if not touches(x, axes):
+            out = op.with_arrays(arguments, filled(x, 0))
+        else:
+            out = kernel(x.data, axes, x.mask, keepdims)
+        if isinstance(out, tuple):
+            return tuple(reduced(op, x, axes, o, keepdims) for o in out)
+        return reduced(op, x, axes, out, keepdims)
+
+    return Rule(apply, _SAYS)
 
 
-def _as_float(v: Array) -> Array:
-    return v if jnp.issubdtype(v.dtype, jnp.inexact) else v.astype(jnp.float32)
+def _variance(x: Array, axes: tuple[int, ...], mask: Array, keepdims: bool) -> Array:
+    variance = masked_moments(x, axes, mask, keepdims=keepdims)[1]
+    return variance.astype(float_like(x).dtype)
 
 
-def _tuple(axis: Axis) -> Any:
+def _deviation(x: Array, axes: tuple[int, ...], mask: Array, keepdims: bool) -> Array:
+    variance = _variance(x, axes, mask, keepdims)
+    # Nothing or one value has no spread: the root's derivative there would be infinite.
+    spread = variance > 0
+    return jnp.where(spread, jnp.sqrt(jnp.where(spread, variance, 1)), 0)
+
+
+def _moments(x: Array, axes: tuple[int, ...], mask: Array, keepdims: bool) -> tuple:
+    pair = masked_moments(x, axes, mask, keepdims=keepdims)
+    return tuple(p.astype(float_like(x).dtype) for p in pair)
+
+
+def _axes(axis: Any) -> Any:
     return tuple(axis) if isinstance(axis, list) else axis
 
 
-@op
-def var(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Returns the variance along `axis`; along time, of the valid steps."""
-    return reduced(
-        _float(x),
-        axis,
-        keepdims,
-        lambda v, a, k: jnp.var(v, _tuple(a), keepdims=k),
-        lambda m, a: moments(m.data, a, m.mask, keepdims=keepdims)[1].astype(m.dtype),
+@row(reduction(0))
+def _sum(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the sum over `axis`."""
+    return jnp.sum(x, _axes(axis), keepdims=keepdims)
+
+
+@row(reduction(1, 1))
+def _prod(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Any:
+    """Returns the product over `axis`."""
+    return jnp.prod(x, _axes(axis), dtype=dtype, keepdims=keepdims)
+
+
+@row(_by_kernel(lambda x, axes, mask, keepdims: masked_mean(x, axes, mask, keepdims=keepdims)))
+def _mean(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the mean over `axis`."""
+    return jnp.mean(x, _axes(axis), keepdims=keepdims)
+
+
+@row(_by_kernel(_variance))
+def _var(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the variance over `axis`."""
+    return jnp.var(x, _axes(axis), keepdims=keepdims)
+
+
+@row(_by_kernel(_deviation))
+def _std(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the standard deviation over `axis`."""
+    return jnp.std(x, _axes(axis), keepdims=keepdims)
+
+
+@row(_by_kernel(_moments), name="moments")
+def _mean_and_variance(
+    x: Any, axes: Any, keepdims: bool = False, synchronized: bool = False
+) -> Any:
+    """Returns the mean and the variance over `axes`; replicas here always agree."""
+    return jnp.mean(x, _axes(axes), keepdims=keepdims), jnp.var(x, _axes(axes), keepdims=keepdims)
+
+
+@row(reduction(LOWEST), "amax")
+def _max(x: Any, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Any:
+    """Returns the maximum over `axis`."""
+    return jnp.max(x, _axes(axis), keepdims=keepdims, initial=initial)
+
+
+@row(reduction(HIGHEST), "amin")
+def _min(x: Any, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Any:
+    """Returns the minimum over `axis`."""
+    return jnp.min(x, _axes(axis), keepdims=keepdims, initial=initial)
+
+
+def _peak_to_peak(x: Array, axes: tuple[int, ...], mask: Array, keepdims: bool) -> Array:
+    return masked_max(x, axes, mask, keepdims=keepdims) - masked_min(
+        x, axes, mask, keepdims=keepdims
     )
 
 
-@op
-def std(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Returns the standard deviation along `axis`; along time, of the valid steps."""
-    return on_entries(jnp.sqrt, var(x, axis, keepdims), 1)
+@row(_by_kernel(_peak_to_peak))
+def ptp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the maximum less the minimum over `axis`."""
+    return jnp.ptp(x, _axes(axis), keepdims=keepdims)
 
 
-@op
-def max_(x: Any, axis: Axis = None, keepdims: bool = False, initial: Any = None) -> Any:
-    """Returns the largest entry along `axis`; along time, of the valid steps, 0 for none."""
-    return reduced(
-        x,
-        axis,
-        keepdims,
-        lambda v, a, k: jnp.max(v, _tuple(a), keepdims=k, initial=initial),
-        lambda m, a: masked_max(m.data, a, m.mask, keepdims=keepdims),
-    )
+@row(reduction(False))
+def _any(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns whether any entry over `axis` is true (not 0)."""
+    return jnp.any(x, _axes(axis), keepdims=keepdims)
 
 
-@op
-def min_(x: Any, axis: Axis = None, keepdims: bool = False, initial: Any = None) -> Any:
-    """Returns the smallest entry along `axis`; along time, of the valid steps, 0 for none."""
-    return reduced(
-        x,
-        axis,
-        keepdims,
-        lambda v, a, k: jnp.min(v, _tuple(a), keepdims=k, initial=initial),
-        lambda m, a: masked_min(m.data, a, m.mask, keepdims=keepdims),
-    )
+@row(reduction(True))
+def _all(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns whether all entries over `axis` are true (not 0); False where there are none."""
+    return jnp.all(x, _axes(axis), keepdims=keepdims)
 
 
-def _extreme_index(name: str, function: Callable, fill: float) -> Callable:
-    def apply(x: Any, axis: int | None, keepdims: bool) -> Any:
-        def masked(m: Masked, axes: tuple) -> Array:
-            where = full_mask(m)
-            data = jnp.where(where, _as_float(m.data), fill)
-            return function(data, axis=axis, keepdims=keepdims).astype(jnp.int32)
+@row(reduction(0))
+def count_nonzero(x: Any, axis: Any = None) -> Any:
+    """Returns how many entries over `axis` are not 0."""
+    return jnp.count_nonzero(x, axis=_axes(axis))
 
-        return reduced(
-            x,
-            axis,
-            keepdims,
-            lambda v, a, k: function(v, axis=a, keepdims=k).astype(jnp.int32),
-            masked,
+
+@row(reduction(LOWEST))
+def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns `log(sum(exp(x)))` over `axis`."""
+    return jax.nn.logsumexp(x, _axes(axis), keepdims=keepdims)
+
+
+def _not_flat(op: Op, arguments: dict[str, Any]) -> None:
+    if arguments["axis"] is None and arguments["x"].ndim > 1:
+        raise refusal(
+            op, "axis=None counts places in the padded batch", "name an axis, e.g. axis=1"
         )
 
-    return made(
-        name,
-        "x, axis=None, keepdims=False",
-        f"Returns `{name}` along `axis`; along time, of the valid steps, 0 for none.",
-        apply,
-    )
+
+@row(reduction(LOWEST, check=_not_flat))
+def argmax(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the place of the maximum along `axis`, the first of equal ones."""
+    return jnp.argmax(x, axis, keepdims=keepdims)
 
 
-argmax = _extreme_index("argmax", jnp.argmax, -np.inf)
-argmin = _extreme_index("argmin", jnp.argmin, np.inf)
+@row(reduction(HIGHEST, check=_not_flat))
+def argmin(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the place of the minimum along `axis`, the first of equal ones."""
+    return jnp.argmin(x, axis, keepdims=keepdims)
 
 
-@op
-def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Returns `log(sum(exp(x)))` along `axis`; along time, of the valid steps, 0 for none."""
-
-    def plainly(v: Array, axis: Axis, keepdims: bool) -> Array:
-        return jax.scipy.special.logsumexp(v, _tuple(axis), keepdims=keepdims)
-
-    def masked(m: Masked, axes: tuple) -> Array:
-        where = full_mask(m)
-        some = jnp.any(where, axes, keepdims=True)
-        out = jax.scipy.special.logsumexp(
-            jnp.where(some, m.data, 0), axes, b=where | ~some, keepdims=True
-        )
-        out = jnp.where(some, out, 0)
-        return out if keepdims else jnp.squeeze(out, axes)
-
-    return reduced(_float(x), axis, keepdims, plainly, masked)
+def _vanishes_at_zero(op: Op, arguments: dict[str, Any]) -> None:
+    order = arguments["ord"]
+    if isinstance(order, int | float) and order < 0 and arguments["x"].mask is not None:
+        axes = axes_of(arguments["axis"], arguments["x"].ndim, op)
+        if touches(arguments["x"], axes):
+            raise refusal(op, f"ord={order} over time", "use a norm of a positive order")
 
 
-@op
-def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Returns the norm along `axis` (Euclid's, or by `ord`); along time, of the valid steps."""
-    x = _float(x)
-    if ord in (None, 2, "euclidean", "fro") and is_masked(x):
-        squares = sum_(on_entries(jnp.square, x), axis, keepdims)
-        return on_entries(jnp.sqrt, squares, 1)
+@row(reduction(0, 1, check=_vanishes_at_zero))
+def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the norm over `axis` (of a vector, or of a matrix for two axes)."""
+    return jnp.linalg.norm(float_like(x), ord, _axes(axis), keepdims)
+
+
+@row(along(0))
+def normalize(x: Any, axis: Any = -1, order: Any = 2, epsilon: float | None = None) -> Any:
+    """Returns `x` divided by its norm along `axis`."""
+    least = jnp.finfo(x.dtype).eps if epsilon is None else epsilon
+    if order == 2:
+        squares = jnp.sum(jnp.square(x), axis, keepdims=True)
+        return x * lax.rsqrt(jnp.maximum(squares, least * least))
+    size = jnp.linalg.norm(x, order, _axes(axis), keepdims=True)
+    return x / jnp.maximum(size, least)
+
+
+def _average(op: Op, arguments: dict[str, Any]) -> Any:
+    x, weights, axis = arguments["x"], arguments["weights"], arguments["axis"]
+    if weights is None:
+        return TABLE["mean"].masked({"x": x, "axis": axis, "keepdims": False})
+    data, w = unmask(x), unmask(weights)
+    rank = max(v.mask.ndim for v in (x, weights) if isinstance(v, Masked))
+    axes = axes_of(axis, data.ndim, op)
+    if w.ndim == 1 and data.ndim > 1 and len(axes) == 1:
+        w = jnp.expand_dims(w, [a for a in range(data.ndim) if a != axes[0]])
+    mask = joined_masks([v.mask for v in (x, weights) if isinstance(v, Masked)])
+    whole = fill_masked(jnp.broadcast_to(float_like(w), data.shape), mask)
+    count = jnp.sum(whole, axes)
+    total = jnp.sum(fill_masked(data, mask) * whole, axes)
+    out = total / jnp.where(count == 0, 1, count)
     return reduced(
-        x,
-        axis,
-        keepdims,
-        lambda v, a, k: jnp.linalg.norm(v, ord, _tuple(a), k),
-        lambda m, a: jnp.linalg.norm(m.fill(0), ord, _tuple(axis), keepdims),
+        op, Masked.trusted(data, jnp.broadcast_to(mask, data.shape[:rank])), axes, out, False
     )
 
 
-def _running(name: str, function: Callable, fill: Any) -> Callable:
-    def apply(x: Any, axis: int | None, dtype: Any) -> Any:
-        if not is_masked(x):
-            return function(jnp.asarray(x), axis=axis, dtype=dtype)
-        if axis is None:
-            axis = 0 if x.ndim == 1 else None
-        return Masked.trusted(function(x.fill(fill), axis=axis, dtype=dtype), x.mask)
-
-    return made(
-        name,
-        "x, axis=None, dtype=None",
-        f"Returns the running `{name}` along `axis`; masked steps add nothing.",
-        apply,
-    )
+@row(Rule(_average, _SAYS), arrays=("x", "weights"))
+def average(x: Any, axis: Any = None, weights: Any = None) -> Any:
+    """Returns the mean over `axis`, weighted."""
+    return jnp.average(x, _axes(axis), weights)
 
 
-cumsum = _running("cumsum", jnp.cumsum, 0)
-cumprod = _running("cumprod", jnp.cumprod, 1)
+@row(along(0))
+def cumsum(x: Any, axis: Any = None, dtype: Any = None) -> Any:
+    """Returns the running sums along `axis`."""
+    return jnp.cumsum(x, axis, _counting(x, dtype))
 
 
-def _order(x: Masked, axis: int) -> tuple[Array, Array]:
-    """The order along `axis` with valid entries first, and the mask that goes with it."""
-    axis %= x.ndim
-    if axis >= x.mask.ndim:
-        return jnp.argsort(x.data, axis), x.mask
-    where = full_mask(x)
-    order = jnp.lexsort((x.data, ~where), axis=axis)
-    mask = x.mask if axis >= x.mask.ndim else jnp.flip(jnp.sort(x.mask, axis), axis)
-    return order, mask
+@row(along(1))
+def cumprod(x: Any, axis: Any = None, dtype: Any = None) -> Any:
+    """Returns the running products along `axis`."""
+    return jnp.cumprod(x, axis, _counting(x, dtype))
 
 
-@op
-def sort(x: Any, axis: int = -1) -> Any:
-    """Returns the entries along `axis` in order; along time, the valid ones first."""
-    if not is_masked(x):
-        return jnp.sort(jnp.asarray(x), axis)
-    order, mask = _order(x, axis)
-    data = jnp.take_along_axis(x.data, order, axis)
-    return Masked.trusted(jnp.where(expanded(mask, x.ndim), data, 0), mask)
+def _counting(x: Any, dtype: Any) -> Any:
+    return jnp.int32 if dtype is None and x.dtype == jnp.bool_ else dtype
 
 
-@op
-def argsort(x: Any, axis: int = -1) -> Any:
-    """Returns the places of the entries in order; along time, of the valid ones first."""
-    if not is_masked(x):
-        return jnp.argsort(jnp.asarray(x), axis)
-    order, mask = _order(x, axis)
-    return Masked.trusted(order, mask)
+def _sorted_by_validity(op: Op, arguments: dict[str, Any]) -> tuple[Array, Array, Array]:
+    """Returns values, places and mask, sorted along `axis`, valid entries first."""
+    x: Masked = arguments["x"]
+    if arguments["axis"] is None:
+        raise refusal(op, "axis=None would flatten rows into each other", "name an axis")
+    (axis,) = axes_of(arguments["axis"], x.ndim, op)
+    absent = jnp.broadcast_to(expand_to(~x.mask, x.ndim), x.shape)
+    place = lax.broadcasted_iota(jnp.int32, x.shape, axis)
+    _, values, places = lax.sort((absent, x.fill(0), place), dimension=axis, num_keys=2)
+    mask = ~jnp.sort(~x.mask, axis=axis) if axis < x.mask.ndim else x.mask
+    return values, places, mask
 
 
-@op
+def _sort(op: Op, arguments: dict[str, Any]) -> Masked:
+    values, _, mask = _sorted_by_validity(op, arguments)
+    return Masked.trusted(values, mask)
+
+
+def _argsort(op: Op, arguments: dict[str, Any]) -> Masked:
+    _, places, mask = _sorted_by_validity(op, arguments)
+    return Masked.trusted(fill_masked(places, mask), mask)
+
+
+_SORTED = "moves with the entries: along time, valid steps come first, in order, padding last."
+
+
+@row(Rule(_sort, _SORTED))
+def sort(x: Any, axis: Any = -1) -> Any:
+    """Returns the entries along `axis` in rising order."""
+    return jnp.sort(x, axis)
+
+
+@row(Rule(_argsort, _SORTED))
+def argsort(x: Any, axis: Any = -1) -> Any:
+    """Returns the places of the entries along `axis` in rising order."""
+    return jnp.argsort(x, axis)
+
+
+def _top_k(op: Op, arguments: dict[str, Any]) -> list:
+    x, k = arguments["x"], arguments["k"]
+    filling = LOWEST if x.mask.ndim == x.ndim else 0
+    pair = op.with_arrays(arguments, filled(x, filling))
+    mask = x.mask
+    if mask.ndim == x.ndim:
+        mask = jnp.arange(k) < jnp.sum(mask, -1, keepdims=True)
+    return [with_mask(fill_masked(p, mask), mask) for p in pair]
+
+
+@row(Rule(_top_k, "stays; along time, entries beyond a row's number of steps are masked."))
 def top_k(x: Any, k: int, sorted: bool = True) -> Any:
-    """Returns the `k` largest entries of the last axis and their places; padding never wins."""
-    if not is_masked(x):
-        return jax.lax.top_k(jnp.asarray(x), k)
-    if x.mask.ndim < x.ndim:
-        values, places = jax.lax.top_k(x.data, k)
-        return Masked.trusted(values, x.mask), Masked.trusted(places, x.mask)
-    values, places = jax.lax.top_k(x.fill(-np.inf), k)
-    mask = jnp.isfinite(values)
-    return Masked(values, mask), Masked(places, mask)
+    """Returns the `k` largest entries of the last axis and their places, in falling order."""
+    return list(lax.top_k(x, k))
 
 
-softmax = op(_softmax)
-log_softmax = op(_log_softmax)
+@row(refuse)
+def median(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the median over `axis`."""
+    return jnp.median(x, _axes(axis), keepdims=keepdims)
+
+
+@row(refuse, arrays=("x", "q"))
+def quantile(
+    x: Any, q: Any, axis: Any = None, method: str = "linear", keepdims: bool = False
+) -> Any:
+    """Returns the quantiles `q` (from 0 to 1) over `axis`."""
+    return jnp.quantile(float_like(x), q, _axes(axis), method=method, keepdims=keepdims)

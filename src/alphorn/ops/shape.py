@@ -1,286 +1,408 @@
-"""Ops that move axes and entries: the mask moves along, or the op says what to write instead."""
+"""Ops on shapes: the mask follows its steps; where it cannot, the op refuses."""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
+from jax import Array, lax
 
-from alphorn.core.masked import Masked, is_masked
-from alphorn.errors import MaskError
-from alphorn.kernels.recurrence import reverse_by_extent
-from alphorn.ops.table import array, axes_of, full_mask, made, op, plain
+from alphorn.core.masked import Masked, expand_to, fill_masked, unmask, with_mask
+from alphorn.ops.rules import (
+    axes_of,
+    extent_along,
+    filled,
+    gather_steps,
+    joined_masks,
+    keep,
+    refusal,
+    refuse,
+    unused,
+)
+from alphorn.ops.table import TABLE, Op, Rule, row
 
-_STEPS = "ops.first(x), ops.last(x) and ops.take_steps(x, start, stop) count within each row"
-
-
-def _refuse(what: str, x: Any, fix: str) -> MaskError:
-    return MaskError(f"{what} along the time of a masked {x.shape}", fix=fix)
-
-
-@op
-def shape(x: Any) -> tuple:
-    """Returns the shape."""
-    return tuple(array(x).shape)
-
-
-@op
-def ndim(x: Any) -> int:
-    """Returns the number of axes."""
-    return array(x).ndim
+_FOLLOWS = "follows its steps; refused where it cannot."
 
 
-@op
-def size(x: Any) -> int:
-    """Returns the number of entries, padding included."""
-    return array(x).size
+def _follow(where: Callable[[Op, Masked, dict[str, Any]], Array]) -> Rule:
+    """Returns the rule of an op that moves entries: `where` gives the mask of its result."""
+
+    def apply(op: Op, arguments: dict[str, Any]) -> Any:
+        x = arguments["x"]
+        mask = where(op, x, arguments)
+        return with_mask(op.with_arrays(arguments, x.data), mask)
+
+    return Rule(apply, _FOLLOWS)
 
 
-@op
-def reshape(x: Any, newshape: Sequence[int] | int) -> Any:
-    """Returns the entries in another shape; the mask follows them."""
-    new = (newshape,) if isinstance(newshape, int) else tuple(newshape)
-    new = tuple(-1 if s is None else int(s) for s in new)
-    if not is_masked(x):
-        return jnp.reshape(jnp.asarray(x), new)
-    data = jnp.reshape(x.data, new)
-    wanted = math.prod(x.mask.shape)
-    for rank in range(1, data.ndim + 1):
-        if data.shape[:rank] == x.mask.shape or (
-            math.prod(data.shape[:rank]) == wanted and x.size == data.size and rank <= data.ndim
-        ):
-            return Masked.trusted(data, x.mask.reshape(data.shape[:rank]))
-    return Masked.trusted(data, full_mask(x).reshape(data.shape))
-
-
-@op
-def ravel(x: Any) -> Any:
-    """Returns all entries along one axis; the mask follows them."""
-    return reshape(x, (-1,))
-
-
-@op
-def transpose(x: Any, axes: Sequence[int] | None = None) -> Any:
-    """Returns `x` with its axes in another order; the mask follows."""
-    if not is_masked(x):
-        return jnp.transpose(jnp.asarray(x), axes)
-    order = tuple(reversed(range(x.ndim))) if axes is None else axes_of(axes, x.ndim)
-    rank = x.mask.ndim
-    if set(order[:rank]) == set(range(rank)):
-        mask = jnp.transpose(x.mask, order[:rank])
-    else:
-        mask = jnp.transpose(full_mask(x), order)
-    return Masked.trusted(jnp.transpose(x.data, order), mask)
-
-
-@op
-def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
-    """Returns `x` with two axes exchanged; the mask follows."""
-    order = list(range(np.ndim(plain(x))))
-    order[axis1], order[axis2] = order[axis2], order[axis1]
-    return transpose(x, order)
-
-
-@op
-def moveaxis(x: Any, source: Any, destination: Any) -> Any:
-    """Returns `x` with axes moved; the mask follows."""
-    rank = np.ndim(plain(x))
-    index = np.moveaxis(np.empty(range(1, rank + 1)), source, destination).shape
-    return transpose(x, [n - 1 for n in index])
-
-
-@op
-def expand_dims(x: Any, axis: int | Sequence[int]) -> Any:
-    """Returns `x` with axes of size 1 put in; the mask follows."""
-    if not is_masked(x):
-        return jnp.expand_dims(jnp.asarray(x), axis)
-    data, mask = x.data, x.mask
-    for a in sorted(axes_of(axis, x.ndim + (1 if isinstance(axis, int) else len(axis)))):
-        data = jnp.expand_dims(data, a)
-        mask = jnp.expand_dims(mask, a) if a < mask.ndim else mask
-    return Masked.trusted(data, mask)
-
-
-@op
-def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Any:
-    """Returns `x` without axes of size 1; the mask follows."""
-    if not is_masked(x):
-        return jnp.squeeze(jnp.asarray(x), axis)
-    axes = (
-        axes_of(axis, x.ndim) if axis is not None else [a for a, s in enumerate(x.shape) if s == 1]
+def _reshaped(op: Op, x: Masked, arguments: dict[str, Any]) -> Array:
+    shape = tuple(arguments["newshape"]) if "newshape" in arguments else (-1,)
+    known = math.prod(s for s in shape if s != -1)
+    shape = tuple(x.size // max(known, 1) if s == -1 else int(s) for s in shape)
+    if shape[: x.mask.ndim] == x.mask.shape:
+        return x.mask
+    steps, rest = math.prod(x.mask.shape), math.prod(x.shape[x.mask.ndim :])
+    for rank in range(1, len(shape) + 1):
+        if math.prod(shape[:rank]) == steps and math.prod(shape[rank:]) == rest:
+            return x.mask.reshape(shape[:rank])
+    raise refusal(
+        op,
+        f"{x.shape} to {shape} would mix the features of several steps",
+        "keep the axes of the mask in front, reduce time first (ops.mean(x, 1)), or unmask(x)",
     )
-    mask = jnp.squeeze(x.mask, tuple(a for a in axes if a < x.mask.ndim))
-    return Masked.trusted(jnp.squeeze(x.data, tuple(axes)), mask)
 
 
-@op
-def concatenate(xs: Sequence[Any], axis: int = 0) -> Any:
-    """Joins arrays along an axis.
+@row(_follow(_reshaped))
+def reshape(x: Any, newshape: Any) -> Any:
+    """Returns the entries in another shape; one size may be -1."""
+    return jnp.reshape(x, newshape)
 
-    Along features a step is valid where it is in all masked ones; along time masks are joined, an
-    unmasked array counting as valid.
+
+@row(_follow(_reshaped))
+def ravel(x: Any) -> Any:
+    """Returns the entries as one axis."""
+    return jnp.ravel(x)
+
+
+def permuted_mask(x: Masked, order: Sequence[int]) -> Array:
+    """Returns the mask of `x` with its axes in `order`.
+
+    It grows along axes of features that come before one of its own.
     """
-    xs = [array(x) for x in xs]
-    data = jnp.concatenate([plain(x) for x in xs], axis)
-    masked = [x for x in xs if is_masked(x)]
-    if not masked:
-        return data
-    axis %= data.ndim
-    rank = max(x.mask.ndim for x in masked)
-    if axis >= rank:
-        masks = [x.mask.reshape(x.mask.shape + (1,) * (rank - x.mask.ndim)) for x in masked]
-        mask = masks[0]
-        for other in masks[1:]:
-            mask = mask & other
-        return Masked.trusted(data, jnp.broadcast_to(mask, data.shape[:rank]))
-    parts = []
-    for x in xs:
-        like = x.mask if is_masked(x) else jnp.ones(x.shape[:rank], bool)
-        like = like.reshape(like.shape + (1,) * (rank - like.ndim))
-        parts.append(jnp.broadcast_to(like, plain(x).shape[:rank]))
-    return Masked.trusted(data, jnp.concatenate(parts, axis))
+    last = max(order.index(a) for a in range(x.mask.ndim)) + 1
+    mask = jnp.transpose(expand_to(x.mask, x.ndim), order)
+    shape = tuple(x.shape[a] for a in order)
+    return jnp.broadcast_to(lax.squeeze(mask, range(last, x.ndim)), shape[:last])
 
 
-@op
-def stack(x: Sequence[Any], axis: int = 0) -> Any:
-    """Joins arrays along a new axis; the masks follow."""
-    axis %= np.ndim(plain(x[0])) + 1
-    return concatenate([expand_dims(v, axis) for v in x], axis)
+def _transposed(op: Op, x: Masked, arguments: dict[str, Any]) -> Array:
+    axes = arguments["axes"]
+    order = range(x.ndim)[::-1] if axes is None else axes
+    return permuted_mask(x, [a % x.ndim for a in order])
 
 
-@op
-def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list:
-    """Cuts `x` along an axis of features or rows; the mask follows."""
-    if not is_masked(x):
-        return jnp.split(jnp.asarray(x), indices_or_sections, axis)
-    axis %= x.ndim
-    if 0 < axis < x.mask.ndim:
-        raise _refuse("split", x, _STEPS)
-    parts = jnp.split(x.data, indices_or_sections, axis)
-    if axis:
+def _moved(op: Op, x: Masked, arguments: dict[str, Any]) -> Array:
+    order = jnp.moveaxis(
+        jnp.empty(tuple(range(x.ndim))), arguments["source"], arguments["destination"]
+    )
+    return permuted_mask(x, order.shape)
+
+
+def _swapped(op: Op, x: Masked, arguments: dict[str, Any]) -> Array:
+    order = list(range(x.ndim))
+    first, second = arguments["axis1"], arguments["axis2"]
+    order[first], order[second] = order[second], order[first]
+    return permuted_mask(x, order)
+
+
+@row(_follow(_transposed))
+def transpose(x: Any, axes: Any = None) -> Any:
+    """Returns `x` with its axes in another order, by default backwards."""
+    return jnp.transpose(x, axes)
+
+
+@row(_follow(_moved))
+def moveaxis(x: Any, source: Any, destination: Any) -> Any:
+    """Returns `x` with axes moved to other places."""
+    return jnp.moveaxis(x, source, destination)
+
+
+@row(_follow(_swapped))
+def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
+    """Returns `x` with two axes exchanged."""
+    return jnp.swapaxes(x, axis1, axis2)
+
+
+def _expanded(op: Op, x: Masked, arguments: dict[str, Any]) -> Array:
+    axis = arguments["axis"]
+    axes = axis if isinstance(axis, list | tuple) else (axis,)
+    rank = x.ndim + len(axes)
+    mask = x.mask
+    for a in sorted(a % rank for a in axes):
+        mask = jnp.expand_dims(mask, a) if a < mask.ndim else mask
+    return mask
+
+
+@row(_follow(_expanded))
+def expand_dims(x: Any, axis: Any) -> Any:
+    """Returns `x` with axes of size 1 put in."""
+    return jnp.expand_dims(x, tuple(axis) if isinstance(axis, list) else axis)
+
+
+def _squeezed(op: Op, x: Masked, arguments: dict[str, Any]) -> Array | None:
+    axis = arguments["axis"]
+    if axis is None:
+        gone = [a for a, size in enumerate(x.shape) if size == 1]
+    else:
+        gone = axes_of(axis, x.ndim, op)
+    mask = lax.squeeze(x.mask, [a for a in gone if a < x.mask.ndim])
+    return mask if mask.ndim else None
+
+
+@row(_follow(_squeezed))
+def squeeze(x: Any, axis: Any = None) -> Any:
+    """Returns `x` without axes of size 1."""
+    return jnp.squeeze(x, tuple(axis) if isinstance(axis, list) else axis)
+
+
+def _broadcast_mask(op: Op, x: Masked, arguments: dict[str, Any]) -> Array:
+    shape = tuple(arguments["shape"])
+    front = len(shape) - x.ndim
+    mask = lax.expand_dims(x.mask, range(front))
+    return jnp.broadcast_to(mask, shape[: mask.ndim])
+
+
+@row(_follow(_broadcast_mask))
+def broadcast_to(x: Any, shape: Any) -> Any:
+    """Returns `x` stretched to `shape`."""
+    return jnp.broadcast_to(x, tuple(shape))
+
+
+def _masks_of(xs: Sequence[Any]) -> list[Array]:
+    """Returns the masks of all inputs with equal ranks; unmasked ones count as all valid."""
+    rank = max(x.mask.ndim for x in xs if isinstance(x, Masked))
+    masks = [x.mask if isinstance(x, Masked) else jnp.ones(x.shape[:1], bool) for x in xs]
+    return [
+        jnp.broadcast_to(expand_to(m, rank), x.shape[:rank]) if m.ndim < rank else m
+        for m, x in zip(masks, xs, strict=True)
+    ]
+
+
+def _shared_mask(xs: Sequence[Any]) -> Array:
+    return joined_masks([x.mask for x in xs if isinstance(x, Masked)])
+
+
+def _concatenated(op: Op, arguments: dict[str, Any]) -> Any:
+    xs = arguments["xs"]
+    rank = max(x.mask.ndim for x in xs if isinstance(x, Masked))
+    axis = _joining_axis(op.name, arguments.get("axis"), xs[0].ndim)
+    out = op.with_arrays(arguments, [filled(x, 0) for x in xs])
+    if axis is None:
+        raise refusal(op, "axis=None would flatten rows into each other", "name an axis")
+    mask = jnp.concatenate(_masks_of(xs), axis) if axis < rank else _shared_mask(xs)
+    return Masked.trusted(fill_masked(out, mask), mask)
+
+
+def _joining_axis(name: str, axis: int | None, rank: int) -> int | None:
+    axis = {"hstack": int(rank > 1), "vstack": 0}.get(name, axis)
+    return None if axis is None else axis % rank
+
+
+_JOINED = "over features, a step is valid where all masked inputs are; over time, masks are joined,"
+_JOINED += " and an unmasked input counts as all valid."
+
+
+@row(Rule(_concatenated, _JOINED), arrays=("xs",))
+def concatenate(xs: Any, axis: int | None = 0) -> Any:
+    """Returns arrays joined along an axis."""
+    return jnp.concatenate(xs, axis)
+
+
+@row(Rule(_concatenated, _JOINED), arrays=("xs",))
+def hstack(xs: Any) -> Any:
+    """Returns arrays joined along their second axis (the first, of vectors)."""
+    return jnp.hstack(xs)
+
+
+@row(Rule(_concatenated, _JOINED), arrays=("xs",))
+def vstack(xs: Any) -> Any:
+    """Returns arrays joined along their first axis."""
+    return jnp.vstack(xs)
+
+
+def _append(op: Op, arguments: dict[str, Any]) -> Any:
+    xs = [arguments["x1"], arguments["x2"]]
+    return TABLE["concatenate"].masked({"xs": xs, "axis": arguments["axis"]})
+
+
+@row(Rule(_append, _JOINED), arrays=("x1", "x2"))
+def append(x1: Any, x2: Any, axis: int | None = None) -> Any:
+    """Returns `x2` after `x1`, along an axis or flat."""
+    return jnp.append(x1, x2, axis)
+
+
+def _stacked(op: Op, arguments: dict[str, Any]) -> Any:
+    xs = arguments["xs"]
+    axis = arguments["axis"] % (xs[0].ndim + 1)
+    masks = _masks_of(xs)
+    rank = masks[0].ndim
+    # Rows that are stacked into steps: each keeps its own claim.
+    steps = axis == rank == 1 and any(m is not masks[0] for m in masks)
+    mask = jnp.stack(masks, axis) if axis < rank or steps else _shared_mask(xs)
+    out = op.with_arrays(arguments, [filled(x, 0) for x in xs])
+    return Masked.trusted(fill_masked(out, mask), mask)
+
+
+@row(
+    Rule(_stacked, "stacked as well, or, over features, valid where all masked inputs are."),
+    arrays=("xs",),
+)
+def stack(xs: Any, axis: int = 0) -> Any:
+    """Returns arrays joined along a new axis."""
+    return jnp.stack(xs, axis)
+
+
+def _split(op: Op, arguments: dict[str, Any]) -> Any:
+    x = arguments["x"]
+    axis = axes_of(arguments["axis"], x.ndim, op)[0]
+    parts = op.with_arrays(arguments, x.data)
+    if axis >= x.mask.ndim:
         return [Masked.trusted(p, x.mask) for p in parts]
-    masks = jnp.split(x.mask, indices_or_sections, 0)
-    return [Masked.trusted(p, m) for p, m in zip(parts, masks, strict=True)]
+    masks = op.with_arrays(arguments, x.mask)
+    return [with_mask(p, m if m.ndim else None) for p, m in zip(parts, masks, strict=True)]
 
 
-@op
-def flip(x: Any, axis: int | Sequence[int] | None = None) -> Any:
-    """Returns `x` in reverse along an axis; time within each row's extent."""
-    if not is_masked(x):
-        return jnp.flip(jnp.asarray(x), axis)
+@row(Rule(_split, _FOLLOWS))
+def split(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
+    """Returns a list of parts along an axis: so many, or cut at those places."""
+    return jnp.split(x, indices_or_sections, axis)
+
+
+@row(Rule(_split, _FOLLOWS))
+def array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
+    """Returns a list of parts along an axis, whose sizes may differ by one."""
+    return jnp.array_split(x, indices_or_sections, axis)
+
+
+@row(Rule(_split, _FOLLOWS))
+def unstack(x: Any, num: int | None = None, axis: int = 0) -> Any:
+    """Returns a list of the arrays along an axis."""
+    if num is not None and num != x.shape[axis]:
+        raise ValueError(f"ops.unstack: num={num}, but axis {axis} has size {x.shape[axis]}")
+    return [jnp.squeeze(part, axis) for part in jnp.split(x, x.shape[axis], axis)]
+
+
+def _turn(op: Op, x: Masked, axis: int, shift: Any) -> Masked:
+    """Reverses (`shift=None`) or rolls each row within its own extent."""
+    if axis >= x.mask.ndim or axis == 0:
+        turn = (
+            (lambda a: jnp.flip(a, axis)) if shift is None else lambda a: jnp.roll(a, shift, axis)
+        )
+        return Masked.trusted(turn(x.data), x.mask if axis else turn(x.mask))
+    start, stop = extent_along(x.mask, axis)
+    place = lax.broadcasted_iota(jnp.int32, (*x.shape[:axis], x.shape[axis]), axis)
+    if shift is None:
+        index = start + stop - 1 - place
+    else:
+        index = start + (place - start - shift) % jnp.maximum(stop - start, 1)
+    index = jnp.where((place >= start) & (place < stop), index, place)
+    return Masked.trusted(gather_steps(x.data, index, axis), gather_steps(x.mask, index, axis))
+
+
+def _flipped(op: Op, arguments: dict[str, Any]) -> Any:
+    x = arguments["x"]
+    for axis in axes_of(arguments["axis"], x.ndim, op):
+        x = _turn(op, x, axis, None)
+    return x
+
+
+def _rolled(op: Op, arguments: dict[str, Any]) -> Any:
+    x, axis, shift = arguments["x"], arguments["axis"], arguments["shift"]
+    if axis is None:
+        raise refusal(op, "axis=None would roll rows into each other", "name an axis")
+    axes = axis if isinstance(axis, list | tuple) else (axis,)
+    shifts = shift if isinstance(shift, list | tuple) else (shift,) * len(axes)
+    for a, s in zip(axes, shifts, strict=True):
+        x = _turn(op, x, a % x.ndim, s)
+    return x
+
+
+_TURNED = "follows; along time, each row turns within its own extent."
+
+
+@row(Rule(_flipped, _TURNED))
+def flip(x: Any, axis: Any = None) -> Any:
+    """Returns `x` backwards along `axis`, or all axes."""
+    return jnp.flip(x, tuple(axis) if isinstance(axis, list) else axis)
+
+
+@row(Rule(_rolled, _TURNED))
+def roll(x: Any, shift: Any, axis: Any = None) -> Any:
+    """Returns `x` shifted along `axis`; what leaves at one end comes in at the other."""
+    return jnp.roll(x, shift, axis)
+
+
+def _repeated(op: Op, x: Masked, arguments: dict[str, Any]) -> Array:
+    axis = arguments["axis"]
+    if axis is None:
+        raise refusal(op, "axis=None would flatten rows into each other", "name an axis")
+    axis %= x.ndim
+    return jnp.repeat(x.mask, arguments["repeats"], axis) if axis < x.mask.ndim else x.mask
+
+
+@row(_follow(_repeated))
+def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
+    """Returns `x` with each entry repeated along `axis`."""
+    return jnp.repeat(x, repeats, axis)
+
+
+def _tiled(op: Op, arguments: dict[str, Any]) -> Any:
+    x, repeats = arguments["x"], arguments["repeats"]
+    repeats = [repeats] if isinstance(repeats, int) else list(repeats)
+    if len(repeats) > x.ndim:
+        raise refusal(op, "more repeats than axes", "ops.expand_dims(x, 0) first")
+    repeats = [1] * (x.ndim - len(repeats)) + repeats
     data, mask = x.data, x.mask
-    for a in axes_of(axis, x.ndim):
-        if a == x.mask.ndim - 1 == 1:
-            data, mask = reverse_by_extent(data, mask), reverse_by_extent(mask, mask)
-        elif 0 < a < x.mask.ndim:
-            raise _refuse("flip", x, "TimeDistributed reaches inner sequences")
-        else:
-            data = jnp.flip(data, a)
-            mask = jnp.flip(mask, 0) if a == 0 else mask
+    for axis, times in enumerate(repeats):
+        if times == 1:
+            continue
+        if axis == 0 or axis >= mask.ndim:
+            data = jnp.concatenate([data] * times, axis)
+            mask = jnp.concatenate([mask] * times, 0) if axis == 0 else mask
+            continue
+        start, stop = extent_along(mask, axis)
+        length = stop - start
+        steps = mask.shape[axis] * times
+        place = lax.broadcasted_iota(jnp.int32, (*data.shape[:axis], steps), axis)
+        inside = (place >= start) & (place < start + times * length)
+        index = start + (place - start) % jnp.maximum(length, 1)
+        data, mask = gather_steps(data, index, axis), gather_steps(mask, index, axis)
+        mask = mask & expand_to(inside, mask.ndim)
     return Masked.trusted(data, mask)
 
 
-@op
-def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
-    """Repeats entries along an axis; the mask follows."""
-    if not is_masked(x):
-        return jnp.repeat(jnp.asarray(x), repeats, axis)
-    if axis is None:
-        return repeat(ravel(x), repeats, 0)
-    axis %= x.ndim
-    mask = jnp.repeat(x.mask, repeats, axis) if axis < x.mask.ndim else x.mask
-    return Masked.trusted(jnp.repeat(x.data, repeats, axis), mask)
-
-
-@op
+@row(Rule(_tiled, "follows; along time, each row is repeated within its own extent."))
 def tile(x: Any, repeats: Any) -> Any:
-    """Repeats the whole along its axes; the mask follows."""
-    if not is_masked(x):
-        return jnp.tile(jnp.asarray(x), repeats)
-    counts = (repeats,) if isinstance(repeats, int) else tuple(repeats)
-    counts = (1,) * (x.ndim - len(counts)) + counts
-    return Masked.trusted(jnp.tile(x.data, counts), jnp.tile(x.mask, counts[: x.mask.ndim]))
+    """Returns `x` repeated as a whole along its last axes."""
+    return jnp.tile(x, repeats)
 
 
-@op
-def broadcast_to(x: Any, shape: Sequence[int]) -> Any:
-    """Returns `x` spread to a shape; the mask follows."""
-    if not is_masked(x):
-        return jnp.broadcast_to(jnp.asarray(x), shape)
-    if len(shape) != x.ndim:
-        raise _refuse("broadcast_to another rank", x, "ops.expand_dims first")
-    mask = jnp.broadcast_to(x.mask, tuple(shape)[: x.mask.ndim])
-    return Masked.trusted(jnp.broadcast_to(x.data, shape), mask)
+def _pairs(pad_width: Any, rank: int) -> list[tuple[int, int]]:
+    if isinstance(pad_width, int):
+        return [(pad_width, pad_width)] * rank
+    if isinstance(pad_width[0], int):
+        low, high = pad_width if len(pad_width) == 2 else pad_width * 2
+        return [(low, high)] * rank
+    pairs = [(p, p) if isinstance(p, int) else tuple(p) for p in pad_width]
+    return pairs * rank if len(pairs) == 1 else pairs
 
 
-@op
-def roll(x: Any, shift: Any, axis: Any = None) -> Any:
-    """Moves entries round an axis of features or rows."""
-    if not is_masked(x):
-        return jnp.roll(jnp.asarray(x), shift, axis)
-    axes = axes_of(axis, x.ndim)
-    if any(0 < a < x.mask.ndim for a in axes):
-        raise _refuse("roll", x, _STEPS)
-    mask = jnp.roll(x.mask, shift, 0) if axes == (0,) else x.mask
-    return Masked.trusted(jnp.roll(x.data, shift, axis), mask)
+def _padded(op: Op, arguments: dict[str, Any]) -> Any:
+    x, mode = arguments["x"], arguments["mode"]
+    value = arguments["constant_values"]
+    value = 0 if value is None else value
+    widths = _pairs(arguments["pad_width"], x.ndim)
+    out, mask = op.with_arrays(arguments, x.data), x.mask
+    for axis, (low, high) in enumerate(widths[: mask.ndim]):
+        if low == high == 0:
+            continue
+        moved = jnp.pad(mask, [(low, high) if a == axis else (0, 0) for a in range(mask.ndim)])
+        if axis:
+            if mode != "constant":
+                raise refusal(op, f"mode={mode!r} along time reads padding", "mode='constant'")
+            start, stop = extent_along(mask, axis)
+            place = lax.broadcasted_iota(jnp.int32, moved.shape[: axis + 1], axis)
+            made = (place >= start) & (place < stop + low + high) & (stop > start)
+            made &= (place < start + low) | (place >= stop + low)
+            made = expand_to(made, moved.ndim)
+            moved = moved | made
+            out = jnp.where(expand_to(made, out.ndim), jnp.asarray(value, out.dtype), out)
+        mask = moved
+    return Masked.trusted(out, mask)
 
 
-@op
+@row(Rule(_padded, "follows; along time, steps are added at the ends of each row's extent."))
 def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = None) -> Any:
-    """Puts entries round the axes of features; for time use ZeroPadding1D."""
+    """Returns `x` with entries added before and after along axes."""
     options = {} if constant_values is None else {"constant_values": constant_values}
-    if not is_masked(x):
-        return jnp.pad(jnp.asarray(x), pad_width, mode, **options)
-    widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2))
-    if widths[: x.mask.ndim].any():
-        raise _refuse("pad", x, "layers.ZeroPadding1D adds steps to each row")
-    return Masked.trusted(jnp.pad(x.data, pad_width, mode, **options), x.mask)
-
-
-@op
-def take(x: Any, indices: Any, axis: int | None = None) -> Any:
-    """Returns entries by their places along an axis of features or rows."""
-    indices = plain(array(indices))
-    if not is_masked(x):
-        return jnp.take(jnp.asarray(x), indices, axis)
-    if axis is None or 0 < axis % x.ndim < x.mask.ndim:
-        raise _refuse("take", x, _STEPS)
-    mask = jnp.take(x.mask, indices, 0) if axis % x.ndim == 0 else x.mask
-    return Masked.trusted(jnp.take(x.data, indices, axis), mask)
-
-
-@op
-def take_along_axis(x: Any, indices: Any, axis: int | None = None) -> Any:
-    """Returns entries by places that differ from row to row, along an axis of features."""
-    if not is_masked(x):
-        return jnp.take_along_axis(jnp.asarray(x), plain(array(indices)), axis)
-    if axis is None or axis % x.ndim < x.mask.ndim:
-        raise _refuse("take_along_axis", x, _STEPS)
-    return Masked.trusted(jnp.take_along_axis(x.data, plain(array(indices)), axis), x.mask)
-
-
-def _maker(name: str, parameters: str, function: Callable) -> Callable:
-    return made(name, parameters, f"Returns what `{name}` says.", function)
-
-
-def _float(dtype: Any) -> Any:
-    return jnp.dtype(dtype or "float32")
-
-
-zeros = _maker("zeros", "shape, dtype=None", lambda s, d: jnp.zeros(s, _float(d)))
-ones = _maker("ones", "shape, dtype=None", lambda s, d: jnp.ones(s, _float(d)))
-full = _maker("full", "shape, fill_value, dtype=None", lambda s, v, d: jnp.full(s, v, dtype=d))
-eye = _maker("eye", "N, M=None, k=0, dtype=None", lambda n, m, k, d: jnp.eye(n, m, k, _float(d)))
-arange = _maker(
-    "arange",
-    "start, stop=None, step=1, dtype=None",
-    lambda a, b, s, d: jnp.arange(a, b, s, dtype=d),
-)
-linspace = _maker(
-    "linspace",
-    "start, stop, num=50, endpoint=True, retstep=False, dtype=None, axis=0",
-    lambda *a: jnp.linspace(*a[:5], dtype=a[5], axis=a[6]),
-)
-tril = _maker("tril", "x, k=0", lambda x, k: jnp.tril(plain(array(x)), k))
-triu = _maker("triu", "x, k=0", lambda x, k: jnp.triu(plain(array(x)), k))
+    return jnp.pad(x, pad_width, mode, **options)

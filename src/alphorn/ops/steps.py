@@ -1,101 +1,135 @@
-"""Ops of steps: they count within each row's own extent."""
+"""Ops that Keras lacks: steps by their place in each row's own extent, and masks by hand."""
 
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from alphorn.core.masked import Masked, extent, is_masked
+from alphorn.core.masked import Masked, expand_to, extent, fill_masked
 from alphorn.core.masked import unmask as _unmask
-from alphorn.errors import ShapeError
-from alphorn.ops.table import array, op
+from alphorn.errors import ArgumentError
+from alphorn.ops.rules import extent_along, gather_steps
+from alphorn.ops.table import Op, Rule, row
+
+_ONE = "ends with the time axis; for nested sequences, that of the outer axes is left."
 
 
-def _at(x: Masked, step: Array) -> Array:
-    index = step.reshape(step.shape + (1,) * (x.ndim - step.ndim))
-    return jnp.take_along_axis(x.data, index, axis=x.mask.ndim - 1)
-
-
-def _pick(x: Any, end: bool) -> Any:
-    x = array(x)
-    if not is_masked(x) or x.mask.ndim == 1:
-        data = _unmask(x)
-        if data.ndim < 2:
-            raise ShapeError("first/last", f"shape {data.shape}", "(batch, time, ...)")
-        return data[:, -1 if end else 0]
+def _one_step(op: Op, arguments: dict[str, Any]) -> Any:
+    x: Masked = arguments["x"]
     axis = x.mask.ndim - 1
-    start, stop = extent(x.mask)
-    step = jnp.maximum(stop - 1, 0) if end else start
-    out = jnp.squeeze(_at(x, step[..., None]), axis)
-    some = jnp.any(x.mask, -1)
-    out = jnp.where(some.reshape(some.shape + (1,) * (out.ndim - some.ndim)), out, 0)
-    return Masked.trusted(out, some) if some.ndim > 1 else out
+    if axis == 0:
+        raise ArgumentError(f"ops.{op.name}", repr(x), "a mask over time, (batch, time)")
+    start, stop = extent_along(x.mask, axis)
+    at = start if op.name == "first" else jnp.maximum(stop - 1, 0)
+    # An empty row has no step: zeros, with a gradient of zero.
+    data = jnp.squeeze(gather_steps(fill_masked(x.data, x.mask), at, axis), axis)
+    if axis == 1:
+        return data
+    return Masked.trusted(data, jnp.any(x.mask, axis))
 
 
-@op
+@row(Rule(_one_step, _ONE))
 def first(x: Any) -> Any:
-    """Returns each row's first valid step, `(batch, ...)`; zeros for a row without any."""
-    return _pick(x, False)
+    """Returns the first valid step of each row: `(B, T, ...)` to `(B, ...)`; zeros of an empty row.
+
+    >>> from alphorn.core.masked import Masked
+    >>> first(Masked(jnp.array([[9.0, 1.0, 2.0]]), jnp.array([[False, True, True]])))
+    Array([1.], dtype=float32)
+    """
+    return x[:, 0]
 
 
-@op
+@row(Rule(_one_step, _ONE))
 def last(x: Any) -> Any:
-    """Returns each row's last valid step, `(batch, ...)`; zeros for a row without any.
+    """Returns the last valid step of each row: `(B, T, ...)` to `(B, ...)`; zeros of an empty row.
 
+    >>> from alphorn.core.masked import Masked
     >>> last(Masked(jnp.array([[1.0, 2.0, 9.0]]), jnp.array([[True, True, False]])))
     Array([2.], dtype=float32)
     """
-    return _pick(x, True)
+    return x[:, -1]
 
 
-@op
-def take_steps(x: Any, start: int | None = None, stop: int | None = None, step: int = 1) -> Any:
-    """Returns `row[start:stop:step]` of each row alone, with its mask.
+def _most_steps(steps: int, start: int, stop: int | None) -> int:
+    """Returns how many steps the longest slice of a row of up to `steps` steps has."""
+    if start < 0 and stop is not None and stop >= 0:
+        return min(steps, stop, -start)
+    return len(range(steps)[start:stop])
 
-    Args:
-        x: `(batch, time, ...)`.
-        start, stop: Count from the row's first valid step, or back from the one after its last.
-        step: At least 1.
-    """
-    x = array(x)
-    if step < 1:
-        raise ShapeError("take_steps: step", received=step, expected="at least 1")
-    if not is_masked(x):
-        return x[:, slice(start, stop, step)]
-    axis = x.mask.ndim - 1
-    time = x.shape[axis]
-    begin, end = extent(x.mask)
+
+def _bound(bound: int, length: Array) -> Array:
+    return jnp.clip(bound + length if bound < 0 else bound, 0, length)
+
+
+def _take_steps(op: Op, arguments: dict[str, Any]) -> Any:
+    x: Masked = arguments["x"]
+    start, stop, step = (arguments[name] for name in ("start", "stop", "step"))
+    _check_step(step)
+    start, axis = start or 0, x.mask.ndim - 1
+    begin, end = extent_along(x.mask, axis)
     length = end - begin
-
-    def place(edge: int | None, default: Array) -> Array:
-        if edge is None:
-            return default
-        return jnp.clip(length + edge if edge < 0 else edge, 0, length)
-
-    low = place(start, jnp.zeros_like(length))
-    high = place(stop, length)
-    width = len(range(*slice(start, stop, step).indices(time)))
-    if (start is None or start >= 0) and stop is not None and stop < 0:
-        width = len(range(start or 0, time, step))
-    offset = lax.iota(jnp.int32, width) * step
-    index = begin[..., None] + low[..., None] + offset
-    inside = index < (begin + high)[..., None]
-    index = jnp.where(inside, index, 0)
-    data = _at(x, index)
-    mask = inside & jnp.take_along_axis(x.mask, index, -1)
-    return Masked(data, mask)
+    low = _bound(start, length)
+    high = length if stop is None else _bound(stop, length)
+    steps = -(-_most_steps(x.shape[axis], start, stop) // step)
+    place = lax.broadcasted_iota(jnp.int32, (*x.shape[:axis], steps), axis) * step
+    index = begin + low + place
+    mask = gather_steps(x.mask, index, axis) & (low + place < high)
+    return Masked.trusted(gather_steps(fill_masked(x.data, x.mask), index, axis), mask)
 
 
-@op
+def _check_step(step: int) -> None:
+    if step < 1:
+        raise ArgumentError(
+            "ops.take_steps: step", step, "1 or more", "ops.flip(x, axis=1) turns rows around"
+        )
+
+
+@row(Rule(_take_steps, "follows; the steps taken stand at the front."))
+def take_steps(x: Any, start: int | None = None, stop: int | None = None, step: int = 1) -> Any:
+    """Returns the steps `start:stop:step` of each row, counted in its own extent.
+
+    `(B, T, ...)` to `(B, n, ...)`; negative numbers count from the row's own end.
+
+    >>> from alphorn.core.masked import Masked
+    >>> x = Masked(jnp.array([[1.0, 2.0, 3.0, 0.0]]), jnp.array([[True, True, True, False]]))
+    >>> take_steps(x, -2).data
+    Array([[2., 3.]], dtype=float32)
+    """
+    _check_step(step)
+    return x[:, start:stop:step]
+
+
+@row(Rule(lambda op, arguments: _unmask(arguments["x"]), "ends here, on purpose."))
 def unmask(x: Any) -> Any:
-    """Returns plain data: a mask ends here on purpose."""
-    return _unmask(x)
+    """Returns plain data; padding holds what stood there, and counts as steps from now on."""
+    return x
 
 
-@op
-def lengths(x: Any) -> Array:
-    """Returns the number of steps of each row up to its last valid one."""
-    x = array(x)
-    if is_masked(x):
-        return x.lengths
+@row(Rule(lambda op, arguments: extent(arguments["x"].mask)[1], "is what is counted."))
+def lengths(x: Any) -> Any:
+    """Returns the number of steps up to the last valid one of each row, `(B,)` int32."""
     return jnp.full(x.shape[:1], x.shape[1], jnp.int32)
+
+
+def _valid(op: Op, arguments: dict[str, Any]) -> Array:
+    return arguments["x"].mask
+
+
+@row(Rule(_valid, "is the result, as plain data."))
+def valid(x: Any) -> Any:
+    """Returns where `x` is valid, as plain booleans; everywhere, of plain data `(B, T, ...)`."""
+    return jnp.ones(x.shape[:2], bool)
+
+
+def _with_mask(op: Op, arguments: dict[str, Any]) -> Masked:
+    x, mask = arguments["x"], _unmask(arguments["mask"])
+    if isinstance(x, Masked):
+        rank = max(x.mask.ndim, mask.ndim)
+        return Masked(x.data, expand_to(x.mask, rank) & expand_to(mask, rank))
+    return Masked(x, mask)
+
+
+@row(Rule(_with_mask, "both must hold."), arrays=("x", "mask"))
+def with_mask(x: Any, mask: Any) -> Any:
+    """Returns `x` with a mask: booleans whose shape is a prefix of that of `x`, True where valid."""
+    return Masked(x, mask.astype(bool))

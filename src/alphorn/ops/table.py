@@ -1,139 +1,211 @@
-"""What all ops share: they take arrays, Variables, Masked sequences and Symbols."""
+"""The table of ops: each row is a name, a function of plain arrays, and what becomes of a mask.
 
-import functools
-import functools
+`add` makes a row into a public function, which takes arrays, NumPy arrays, Python numbers, lists,
+Variables, Masked sequences and Symbols.
+"""
+
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jax import Array
 
 from alphorn.core import symbol
-from alphorn.core.masked import Masked, is_masked, unmask
-from alphorn.core.variable import Variable, unwrap
-from alphorn.errors import MaskError, ShapeError
-from alphorn.naming import register
-
-OPS: dict[str, Callable] = {}
-
-
-def op(function: Callable) -> Callable:
-    """Makes an op of a function of arrays and Masked: Symbols become a node of the graph."""
-
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        if symbol.symbols_in((args, kwargs)):
-            return symbol.apply(run, args, kwargs)
-        args, kwargs = jax.tree.map(unwrap, (args, kwargs), is_leaf=_whole)
-        return function(*args, **kwargs)
-
-    # An underscore at the end keeps a builtin's name free in the room that makes the op.
-    run.__name__ = run.__qualname__ = function.__name__.rstrip("_")
-    OPS[run.__name__] = run
-    return register("ops", run)
+from alphorn.core.masked import Masked
+from alphorn.core.symbol import Symbol
+from alphorn.core.variable import unwrap
+from alphorn.errors import MaskError
+from alphorn.naming import auto_name, lookup, register
 
 
-def named(function: Callable) -> Callable:
-    """Lists a function among the ops as it is: it makes no node."""
-    OPS[function.__name__] = function
-    return register("ops", function)
-
-
-def _whole(x: Any) -> bool:
-    return x is None or isinstance(x, Variable | Masked)
-
-
-def made(name: str, parameters: str, doc: str, function: Callable) -> Callable:
-    """Makes an op from a row of a table.
+@dataclass(frozen=True)
+class Rule:
+    """What becomes of a mask in an op.
 
     Args:
-        name: Its public name.
-        parameters: Its signature as Python writes it, e.g. `"x, axis=None"`.
-        doc: One line.
-        function: What it does, called with all arguments by position.
+        apply: `(op, arguments) -> result`; `arguments` by name, a Masked among them.
+        says: A sentence for the op's documentation.
+        anywhere: Whether any argument may be Masked, not only those that are arrays.
     """
-    scope: dict[str, Any] = {}
-    exec(f"def sample({parameters}): ...", scope)  # our own tables only
-    signature = inspect.signature(scope["sample"])
 
-    def run(*args: Any, **kwargs: Any) -> Any:
+    apply: Callable[["Op", dict[str, Any]], Any]
+    says: str
+    anywhere: bool = False
+
+
+@dataclass(frozen=True)
+class Op:
+    """A row of the table.
+
+    Args:
+        name: The public name.
+        plain: The function of plain arrays; its signature is the op's.
+        rule: What becomes of a mask.
+        arrays: The arguments that are arrays (or lists of them); they are converted.
+        summary: One line of documentation.
+        symbolic: Whether Symbols become a node of a graph; else `plain` sees them.
+    """
+
+    name: str
+    plain: Callable[..., Any]
+    rule: Rule
+    arrays: tuple[str, ...] = ("x",)
+    summary: str = ""
+    symbolic: bool = True
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """The signature of the public function."""
+        return inspect.signature(self.plain)
+
+    def masked(self, arguments: dict[str, Any]) -> Any:
+        """Calls the op where an argument is Masked.
+
+        Args:
+            arguments: By name, with the defaults.
+        """
+        for name, value in arguments.items():
+            if self.rule.anywhere or name in self.arrays:
+                continue
+            if isinstance(value, Masked):
+                raise MaskError(
+                    f"ops.{self.name}: argument `{name}` cannot be a masked sequence",
+                    received=repr(value),
+                    expected="plain data",
+                    fix=f"ops.unmask({name})",
+                )
+        return self.rule.apply(self, arguments)
+
+    def call_plain(self, arguments: dict[str, Any]) -> Any:
+        """Calls `plain` with arguments by name, its `*args` and `**kwargs` spread."""
+        args, kwargs = [], {}
+        for name, parameter in self.signature.parameters.items():
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                args += arguments[name]
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                kwargs |= arguments[name]
+            elif parameter.kind is parameter.KEYWORD_ONLY:
+                kwargs[name] = arguments[name]
+            else:
+                args.append(arguments[name])
+        return self.plain(*args, **kwargs)
+
+    def with_arrays(self, arguments: dict[str, Any], *values: Any) -> Any:
+        """Calls `plain` with `values` in place of the array arguments."""
+        return self.call_plain(arguments | dict(zip(self.arrays, values, strict=True)))
+
+
+TABLE: dict[str, Op] = {}
+PUBLIC: dict[str, Callable] = {}
+
+
+class Operation:
+    """A call of an op in a graph of Symbols, by name so that files can hold it.
+
+    >>> Operation("log")(1.0)
+    Array(0., dtype=float32, weak_type=True)
+    """
+
+    def __init__(self, op: str, name: str | None = None):
+        self.op = op
+        self.name = name or auto_name(op)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return PUBLIC[self.op](*args, **kwargs)
+
+    def get_config(self) -> dict[str, str]:
+        """Returns the arguments that make this operation again."""
+        return {"op": self.op, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, str]) -> "Operation":
+        """Makes an operation from `get_config()`."""
+        lookup("functions", config["op"])
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        return f"<Operation {self.op} '{self.name}'>"
+
+
+def as_array(value: Any) -> Any:
+    """Returns an array argument as JAX array or Masked; lists of arrays stay lists of them."""
+    if value is None or isinstance(value, Masked | Symbol):
+        return value
+    value = unwrap(value)
+    if isinstance(value, list | tuple) and any(hasattr(v, "dtype") for v in value):
+        return [as_array(v) for v in value]
+    return jnp.asarray(value)
+
+
+def _leaves(values: Any) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _leaves(value)
+        elif isinstance(value, dict):
+            yield from _leaves(value.values())
+        else:
+            yield value
+
+
+def _call(op: Op, signature: inspect.Signature, args: tuple, kwargs: dict) -> Any:
+    found = set(map(type, _leaves((args, kwargs))))
+    if op.symbolic and Symbol in found:
+        return symbol.apply(Operation(op.name), args, kwargs)
+    try:
         bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        return function(*bound.arguments.values())
-
-    run.__name__ = run.__qualname__ = name
-    run.__doc__ = doc
-    run.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
-    return op(run)
-
-
-def array(x: Any) -> Any:
-    """Returns a Masked as it is, anything else as an array; Python numbers stay weakly typed."""
-    if isinstance(x, Masked | bool | int | float | complex):
-        return x
-    return jnp.asarray(x)
+    except TypeError as error:
+        raise TypeError(f"ops.{op.name}{signature}: {error}") from None
+    bound.apply_defaults()
+    arguments = {
+        k: _array_argument(v, signature.parameters[k]) if k in op.arrays else unwrap(v)
+        for k, v in bound.arguments.items()
+    }
+    return op.masked(arguments) if Masked in found else op.call_plain(arguments)
 
 
-def axes_of(axis: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
-    """Returns `axis` as non-negative integers; None for all."""
-    if axis is None:
-        return tuple(range(rank))
-    given = (axis,) if isinstance(axis, int) else tuple(axis)
-    if any(not -rank <= a < rank for a in given):
-        raise ShapeError("axis", received=axis, expected=f"axes of an array of rank {rank}")
-    return tuple(a % rank for a in given)
+def _array_argument(value: Any, parameter: inspect.Parameter) -> Any:
+    if parameter.kind is parameter.VAR_POSITIONAL or parameter.name in ("xs", "condlist"):
+        return [as_array(v) for v in value]
+    return as_array(value)
 
 
-def full_mask(x: Masked) -> Array:
-    """Returns the mask in the shape of the data."""
-    mask = x.mask.reshape(x.mask.shape + (1,) * (x.ndim - x.mask.ndim))
-    return jnp.broadcast_to(mask, x.shape)
-
-
-def expanded(mask: Array, rank: int) -> Array:
-    """Returns the mask with axes of size 1 appended."""
-    return mask.reshape(mask.shape + (1,) * (rank - mask.ndim))
-
-
-def joint_mask(
-    operands: Sequence[Any], shape: tuple[int, ...], every: bool = False
-) -> Array | None:
-    """Returns the mask of a result that `operands` broadcast to.
+def add(op: Op, *aliases: str) -> Callable:
+    """Puts a row into the table, makes its function, and returns that.
 
     Args:
-        operands: Arrays and Masked; plain ones make no claim.
-        shape: Of the result.
-        every: Whether a step needs all masked operands, or any.
-
-    Raises:
-        MaskError: an operand whose time axis would meet another axis of the result.
+        op: The row.
+        aliases: Further public names of the same function.
     """
-    masked = [x for x in operands if is_masked(x)]
-    if not masked:
-        return None
-    for x in masked:
-        if x.ndim != len(shape):
-            raise MaskError(
-                f"a masked {x.shape} meets an operand of rank {len(shape)}: its mask would slip",
-                fix="give both the same rank first, by ops.expand_dims",
-            )
-    rank = max(x.mask.ndim for x in masked)
-    masks = [jnp.broadcast_to(expanded(x.mask, rank), shape[:rank]) for x in masked]
-    return functools.reduce(jnp.logical_and if every else jnp.logical_or, masks)
+    signature = op.signature
+
+    def public(*args: Any, **kwargs: Any) -> Any:
+        return _call(op, signature, args, kwargs)
+
+    public.__name__ = public.__qualname__ = op.name
+    public.__module__ = "alphorn.ops"
+    vars(public)["__signature__"] = signature
+    summary = op.summary or f"Returns `{op.name}({', '.join(signature.parameters)})`."
+    public.__doc__ = f"{summary}\n\nMask: {op.rule.says}"
+    for name in (op.name, *aliases):
+        TABLE[name] = op
+        PUBLIC[name] = register("functions", public, name)
+    return public
 
 
-def keep(x: Masked, data: Any, mask: Array | None) -> Any:
-    """Returns `data` with what is left of the mask of `x`; a mask of rows only is let go.
+def row(
+    rule: Rule,
+    *aliases: str,
+    arrays: tuple[str, ...] = ("x",),
+    name: str = "",
+    symbolic: bool = True,
+) -> Callable[[Callable], Callable]:
+    """Returns a decorator that makes a function of plain arrays a row, under its own name."""
 
-    A mask of rows stays where `x` had no other.
-    """
-    if mask is None or mask.ndim == 0 or (mask.ndim == 1 and x.mask.ndim > 1):
-        return data
-    return Masked.trusted(data, mask)
+    def decorate(plain: Callable) -> Callable:
+        summary = inspect.cleandoc(plain.__doc__ or "")
+        named = name or plain.__name__.strip("_")
+        add(Op(named, plain, rule, arrays, summary, symbolic), *aliases)
+        return plain
 
-
-def plain(x: Any) -> Any:
-    """Returns the plain data."""
-    return unmask(x)
+    return decorate

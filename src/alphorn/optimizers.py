@@ -1,0 +1,701 @@
+"""Optimizers: Keras's names and arguments, Optax's update rules.
+
+An optimizer's state is a flat list of Variables, so that a training step passes and donates it as
+it does the weights.
+"""
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from alphorn.core.transforms import functional
+from alphorn.core.variable import Variable
+from alphorn.errors import ArgumentError, DataError, UnexpectedArgumentError
+from alphorn.fields import Configurable
+from alphorn.naming import deserialize as _deserialize
+from alphorn.naming import register, resolve, serialize_object
+from alphorn.schedules import LearningRateSchedule
+
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Lion",
+    "LossScaleOptimizer",
+    "Nadam",
+    "Optimizer",
+    "RMSprop",
+    "deserialize",
+    "get",
+    "serialize",
+]
+
+
+Slots = dict[str, list[Array]]
+
+
+class Optimizer(Configurable):
+    """Base of optimizers: `update` turns gradients into steps, by Optax where it has the rule.
+
+    Args:
+        learning_rate: A number, a schedule, or a function of nothing.
+        weight_decay: Share of each weight taken off a step, times the learning rate.
+        clipnorm, clipvalue, global_clipnorm: Bounds of each gradient's norm, of each entry, of
+            the norm of all gradients together.
+        use_ema, ema_momentum, ema_overwrite_frequency: Keeps running means of the weights.
+        loss_scale_factor: Multiplies the loss, and divides the gradients.
+        gradient_accumulation_steps: Updates with the mean gradient of so many steps.
+        name: By default the class name in lower case.
+    """
+
+    slots: ClassVar[tuple[str, ...]] = ()
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    first_slot_value = 0.0
+
+    def after_init(self) -> None:
+        """Checks the arguments and makes step and learning rate."""
+        given = [n for n in ("clipnorm", "clipvalue", "global_clipnorm") if getattr(self, n)]
+        if len(given) > 1:
+            raise ArgumentError(
+                type(self).__name__, received=", ".join(given), expected="one way of clipping"
+            )
+        self.iterations = Variable(
+            jnp.zeros((), jnp.int32), trainable=False, name="iteration", autocast=False
+        )
+        rate = self.learning_rate_
+        self._schedule = rate if callable(rate) else None
+        self._rate = None
+        if self._schedule is None:
+            self._rate = Variable(
+                jnp.asarray(rate, jnp.float32), trainable=False, name="learning_rate"
+            )
+        self._slots: dict[str, list[Variable]] = {}
+        self._trained: list[Variable] = []
+        self._averages: list[Variable] = []
+        self._sums: list[Variable] = []
+        self._excluded: set[Variable] = set()
+
+    # --- state
+
+    @property
+    def variables(self) -> list[Variable]:
+        """All state, in Keras's order: step, learning rate, then the slots."""
+        found = [self.iterations] + ([] if self._rate is None else [self._rate])
+        return found + self._slot_order() + self._averages + self._sums
+
+    def _slot_order(self) -> list[Variable]:
+        return [self._slots[s][i] for i in range(len(self._trained)) for s in self._slots]
+
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Makes the state for `variables`."""
+        if self.built:
+            return
+        self._trained = list(variables)
+        self._slots = {s: [self._like(v, s) for v in self._trained] for s in self.slot_names()}
+        if self.use_ema:
+            self._averages = [self._like(v, "average", v.slot) for v in self._trained]
+        if self.gradient_accumulation_steps:
+            self._sums = [self._like(v, "gradient_accumulator", 0.0) for v in self._trained]
+        self.built = True
+
+    def slot_names(self) -> tuple[str, ...]:
+        """Returns the names of the slots in use."""
+        return self.slots
+
+    def _like(self, variable: Variable, slot: str, value: Any = None) -> Variable:
+        start = self.first_slot_value if value is None else value
+        array = jnp.broadcast_to(jnp.asarray(start, variable.dtype), variable.shape)
+        name = f"{variable.path.replace('/', '_')}_{slot}"
+        made = Variable(array, dtype=variable.dtype, trainable=False, name=name, autocast=False)
+        made.path = f"{self.name}/{name}"
+        return made
+
+    @property
+    def learning_rate(self) -> Any:
+        """The learning rate now; setting it changes it, unless a schedule rules it."""
+        if self._schedule is None:
+            return self._rate
+        return self._rate_now()
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        if "_rate" not in vars(self):
+            self.learning_rate_ = resolve("schedules", value) if isinstance(value, dict) else value
+            return
+        if self._rate is None and not callable(value):
+            raise ArgumentError(
+                f"{self.name}: learning_rate follows a schedule",
+                received=repr(value),
+                expected="a schedule",
+                fix="make the optimizer with a number to set it later",
+            )
+        if callable(value):
+            self._schedule, self.learning_rate_ = value, value
+        else:
+            assert self._rate is not None
+            self._rate.assign(jnp.asarray(value, jnp.float32))
+
+    lr = learning_rate
+
+    def _rate_now(self) -> Array:
+        if self._schedule is None:
+            assert self._rate is not None
+            return self._rate.value
+        if isinstance(self._schedule, LearningRateSchedule):
+            return jnp.asarray(self._schedule(self.iterations.value), jnp.float32)
+        return jnp.asarray(self._schedule(), jnp.float32)
+
+    # --- updates
+
+    def update(
+        self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
+    ) -> tuple[list[Array], Slots]:
+        """Returns what is added to the weights, and the slots after it; override it."""
+        raise ArgumentError(
+            f"{type(self).__name__} has no update",
+            fix="write update(self, step, rate, grads, weights, slots)",
+        )
+
+    def scale_loss(self, loss: Any) -> Any:
+        """Returns the loss times the loss scale."""
+        return loss * self.loss_scale_factor if self.loss_scale_factor else loss
+
+    def exclude_from_weight_decay(
+        self, var_list: Iterable[Variable] | None = None, var_names: Iterable[str] | None = None
+    ) -> None:
+        """Leaves weights out of the decay, by themselves or by parts of their names."""
+        self._excluded |= set(var_list or ())
+        patterns = list(var_names or ())
+        self._excluded_names = [*getattr(self, "_excluded_names", []), *patterns]
+
+    def _decays(self, variable: Variable) -> bool:
+        names = getattr(self, "_excluded_names", [])
+        return variable not in self._excluded and not any(
+            re.search(n, variable.name) for n in names
+        )
+
+    def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Variable]]) -> Any:
+        """Updates each Variable by its gradient; returns the number of steps."""
+        grads, variables = zip(*grads_and_vars, strict=True)
+        self.apply(list(grads), list(variables))
+        return self.iterations.value
+
+    def apply(
+        self, grads: Sequence[Any], trainable_variables: Sequence[Variable] | None = None
+    ) -> None:
+        """Updates the Variables by their gradients, in order; None leaves one as it is."""
+        if not self.built:
+            if trainable_variables is None:
+                raise ArgumentError(
+                    f"{self.name}.apply before build", fix="give it the trainable_variables"
+                )
+            self.build(trainable_variables)
+        variables = self._trained if trainable_variables is None else list(trainable_variables)
+        if len(grads) != len(variables):
+            raise DataError(
+                f"{self.name}.apply", f"{len(grads)} gradients", f"{len(variables)} of them"
+            )
+        self._check_known(variables)
+        pairs = [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None]
+        if not pairs:
+            raise DataError(f"{self.name}.apply", received="no gradients", expected="at least one")
+        grads = [jnp.asarray(g) for g, _ in pairs]
+        variables = [v for _, v in pairs]
+        if self.loss_scale_factor:
+            grads = [g / self.loss_scale_factor for g in grads]
+        if self.gradient_accumulation_steps:
+            self._apply_accumulated(grads, variables)
+        else:
+            self._step(grads, variables)
+
+    def _check_known(self, variables: list[Variable]) -> None:
+        strange = [v.path for v in variables if v not in self._index]
+        if strange:
+            raise ArgumentError(
+                f"{self.name} was built for other variables",
+                received=", ".join(strange[:3]),
+                expected=f"some of the {len(self._trained)} that it was built for",
+                fix="make a new optimizer, or compile the model again",
+            )
+
+    @property
+    def _index(self) -> dict[Variable, int]:
+        return {v: i for i, v in enumerate(self._trained)}
+
+    def _apply_accumulated(self, grads: list[Array], variables: list[Variable]) -> None:
+        places = [self._index[v] for v in variables]
+        sums = [self._sums[i] for i in places]
+        steps = int(self.gradient_accumulation_steps)
+        total = [s.value + g for s, g in zip(sums, grads, strict=True)]
+        due = (self.iterations.value + 1) % steps == 0
+        state = list(dict.fromkeys([*variables, *self.variables]))
+
+        def step() -> None:
+            self._step([t / steps for t in total], variables)
+
+        def wait() -> None:
+            self.iterations.assign_add(1)
+
+        values = [v.value for v in state]
+        _, new = jax.lax.cond(
+            due, lambda s: functional(step, state)(s), lambda s: functional(wait, state)(s), values
+        )
+        for variable, value in zip(state, new, strict=True):
+            variable.assign(value)
+        for s, t in zip(sums, total, strict=True):
+            s.assign(jnp.where(due, jnp.zeros_like(t), t))
+
+    def _step(self, grads: list[Array], variables: list[Variable]) -> None:
+        index = self._index
+        rate, step = self._rate_now(), self.iterations.value
+        grads = self._clipped(grads)
+        weights = [v.value for v in variables]
+        places = [index[v] for v in variables]
+        if self.weight_decay:
+            weights = [
+                w - (w * self.weight_decay * rate).astype(w.dtype) if self._decays(v) else w
+                for v, w in zip(variables, weights, strict=True)
+            ]
+        slots = {s: [row[i].value for i in places] for s, row in self._slots.items()}
+        grads = [g.astype(w.dtype) for g, w in zip(grads, weights, strict=True)]
+        updates, after = self.update(step, rate, grads, weights, slots)
+        for variable, weight, change in zip(variables, weights, updates, strict=True):
+            value = weight + change.astype(weight.dtype)
+            if variable.constraint is not None:
+                value = variable.constraint(value)
+            variable.assign(value)
+        for name, values in after.items():
+            for i, value in zip(places, values, strict=True):
+                self._slots[name][i].assign(value)
+        self.iterations.assign(step + 1)
+        if self.use_ema:
+            self._average(variables, places)
+
+    def _clipped(self, grads: list[Array]) -> list[Array]:
+        if self.clipnorm:
+            norms = [jnp.sqrt(jnp.sum(jnp.square(g))) for g in grads]
+            return [
+                g * (self.clipnorm / jnp.maximum(n, self.clipnorm))
+                for g, n in zip(grads, norms, strict=True)
+            ]
+        if self.global_clipnorm:
+            total = optax.global_norm(grads)
+            return [
+                g * (self.global_clipnorm / jnp.maximum(total, self.global_clipnorm)) for g in grads
+            ]
+        if self.clipvalue:
+            return [jnp.clip(g, -self.clipvalue, self.clipvalue) for g in grads]
+        return grads
+
+    def _average(self, variables: list[Variable], places: list[int]) -> None:
+        step = self.iterations.value
+        # The first step takes the weight itself, as Keras does.
+        keep = jnp.where(step == 1, 0.0, self.ema_momentum).astype(jnp.float32)
+        for variable, i in zip(variables, places, strict=True):
+            average = self._averages[i]
+            average.assign(keep * average.value + (1 - keep) * variable.value)
+            if self.ema_overwrite_frequency:
+                due = step % self.ema_overwrite_frequency == 0
+                variable.assign(jnp.where(due, average.value, variable.value))
+
+    def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
+        """Puts the running means into the weights, at the end of training with `use_ema`."""
+        if self.use_ema and self.built:
+            for variable in var_list:
+                variable.assign(self._averages[self._index[variable]].value)
+
+    def stateless_apply(
+        self, optimizer_variables: Sequence[Any], grads: Sequence[Any], trainable_variables: Any
+    ) -> tuple[list[Any], list[Any]]:
+        """Returns new weights and new state from values: a pure function."""
+        everything = [*self._trained, *self.variables]
+        values = [*trainable_variables, *optimizer_variables]
+        _, new = functional(lambda: self.apply(grads, self._trained), everything)(values)
+        count = len(self._trained)
+        return new[:count], new[count:]
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments, with the learning rate as it is now."""
+        config = super().get_config()
+        if self._rate is not None:
+            config["learning_rate"] = float(self._rate.slot)
+        else:
+            config["learning_rate"] = serialize_object(self._schedule)
+        return config
+
+
+_COMMON: dict[str, Any] = {
+    "weight_decay": None,
+    "clipnorm": None,
+    "clipvalue": None,
+    "global_clipnorm": None,
+    "use_ema": False,
+    "ema_momentum": 0.99,
+    "ema_overwrite_frequency": None,
+    "loss_scale_factor": None,
+    "gradient_accumulation_steps": None,
+}
+
+
+def _arguments(**own: Any) -> Callable[[type], type]:
+    """Gives an optimizer its own arguments, then those that all have, in Keras's order."""
+
+    def decorate(cls: type) -> type:
+        defaults = own | {k: v for k, v in _COMMON.items() if k not in own}
+        defaults["name"] = own.get("name", cls.__name__.lower())
+        defaults = {k: v for k, v in defaults.items() if k != "name"} | {"name": defaults["name"]}
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        signature = inspect.Signature(
+            [inspect.Parameter(k, kind, default=v) for k, v in defaults.items()]
+        )
+
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise UnexpectedArgumentError(
+                    f"{cls.__name__}: {error}", expected=f"{cls.__name__}{signature}"
+                ) from None
+            bound.apply_defaults()
+            self.built = False
+            for name, value in bound.arguments.items():
+                setattr(self, name, value)
+            self.after_init()
+
+        own_self = inspect.Parameter("self", kind)
+        rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
+        __init__.__signature__ = inspect.Signature(  # pyright: ignore
+            [own_self, *signature.parameters.values(), rest]
+        )
+        cls.__init__ = __init__
+        return register("optimizers", cls, cls.__name__, cls.__name__.lower())
+
+    return decorate
+
+
+def _scaled(updates: Any, factor: Any) -> list[Array]:
+    return [u * factor for u in updates]
+
+
+@_arguments(learning_rate=0.01, momentum=0.0, nesterov=False, name="SGD")
+class SGD(Optimizer):
+    """Steps down the gradient, with momentum where it is asked for (and Nesterov's)."""
+
+    def slot_names(self) -> tuple[str, ...]:
+        """Momentum, where there is one."""
+        return ("momentum",) if self.momentum else ()
+
+    def update(
+        self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
+    ) -> tuple[list[Array], Slots]:
+        """Returns the steps and the momentum."""
+        steps = _scaled(grads, -rate)
+        if not self.momentum:
+            return steps, {}
+        rule = optax.trace(self.momentum, self.nesterov)
+        updates, state = rule.update(steps, optax.TraceState(slots["momentum"]))
+        return updates, {"momentum": state.trace}  # pyright: ignore
+
+
+@_arguments(
+    learning_rate=0.001, rho=0.9, momentum=0.0, epsilon=1e-7, centered=False, name="rmsprop"
+)
+class RMSprop(Optimizer):
+    """Divides each gradient by the root of its running mean square (Hinton, 2012)."""
+
+    def slot_names(self) -> tuple[str, ...]:
+        """Mean squares, then momentum and mean gradients where they are used."""
+        extra = ("momentum",) if self.momentum else ()
+        return ("velocity", *extra, *(("average_gradient",) if self.centered else ()))
+
+    def update(
+        self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
+    ) -> tuple[list[Array], Slots]:
+        """Returns the steps and the slots."""
+        after: Slots = {}
+        if self.centered:
+            rule = optax.scale_by_stddev(self.rho, self.epsilon, eps_in_sqrt=True)
+            mean = slots["average_gradient"]
+            updates, state = rule.update(
+                grads, optax.ScaleByRStdDevState(mu=mean, nu=slots["velocity"])
+            )
+            after["average_gradient"] = state.mu  # pyright: ignore
+        else:
+            rule = optax.scale_by_rms(self.rho, self.epsilon, eps_in_sqrt=True)
+            updates, state = rule.update(grads, optax.ScaleByRmsState(slots["velocity"]))
+        after["velocity"] = state.nu  # pyright: ignore
+        steps = _scaled(updates, -rate)
+        if self.momentum:
+            steps, trace = optax.trace(self.momentum).update(
+                steps, optax.TraceState(slots["momentum"])
+            )
+            after["momentum"] = trace.trace  # pyright: ignore
+        return steps, after  # pyright: ignore
+
+
+@_arguments(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, amsgrad=False, name="adam")
+class Adam(Optimizer):
+    """Kingma and Ba (2014); with `amsgrad`, Reddi et al. (2018)."""
+
+    def slot_names(self) -> tuple[str, ...]:
+        """First and second moments."""
+        return ("momentum", "velocity", *(("velocity_hat",) if self.amsgrad else ()))
+
+    def update(
+        self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
+    ) -> tuple[list[Array], Slots]:
+        """Returns the steps and the moments."""
+        count = (step + 1).astype(jnp.float32)
+        second = jnp.sqrt(1 - self.beta_2**count)
+        # Keras adds epsilon before the correction of the second moment, Optax after it.
+        rule = optax.scale_by_adam(self.beta_1, self.beta_2, self.epsilon / second)
+        state = optax.ScaleByAdamState(step, slots["momentum"], slots["velocity"])
+        updates, state = rule.update(grads, state)
+        after: Slots = {"momentum": state.mu, "velocity": state.nu}  # pyright: ignore
+        if self.amsgrad:
+            largest = [
+                jnp.maximum(a, b)
+                for a, b in zip(slots["velocity_hat"], after["velocity"], strict=True)
+            ]
+            after["velocity_hat"] = largest
+            factor = second / (1 - self.beta_1**count)
+            updates = [
+                m * factor / (jnp.sqrt(v) + self.epsilon)
+                for m, v in zip(after["momentum"], largest, strict=True)
+            ]
+        return _scaled(updates, -rate), after
+
+
+@_arguments(
+    learning_rate=0.001,
+    weight_decay=0.004,
+    beta_1=0.9,
+    beta_2=0.999,
+    epsilon=1e-7,
+    amsgrad=False,
+    name="adamw",
+)
+class AdamW(Adam):
+    """Adam with weight decay beside the gradient (Loshchilov and Hutter, 2017)."""
+
+
+@_arguments(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, name="adamax")
+class Adamax(Optimizer):
+    """Adam by the largest gradient instead of the mean square (Kingma and Ba, 2014)."""
+
+    slots = ("momentum", "norm")
+
+    def update(
+        self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
+    ) -> tuple[list[Array], Slots]:
+        """Returns the steps and the moments."""
+        count = (step + 1).astype(jnp.float32)
+        means = optax.update_moment(grads, slots["momentum"], self.beta_1, 1)
+        norms = [
+            jnp.maximum(self.beta_2 * n, jnp.abs(g))
+            for n, g in zip(slots["norm"], grads, strict=True)
+        ]
+        factor = -rate / (1 - self.beta_1**count)
+        steps = [m * factor / (n + self.epsilon) for m, n in zip(means, norms, strict=True)]
+        return steps, {"momentum": means, "norm": norms}  # pyright: ignore
+
+
+@_arguments(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, name="nadam")
+class Nadam(Optimizer):
+    """Adam with Nesterov's momentum (Dozat, 2015), its momentum warmed up as Keras does."""
+
+    slots = ("momentum", "velocity")
+
+    def after_init(self) -> None:
+        """Makes the product of momentums so far."""
+        super().after_init()
+        self._product = Variable(jnp.ones((), jnp.float32), trainable=False, name="u_product")
+
+    @property
+    def variables(self) -> list[Variable]:
+        """All state; the product stands after step and rate."""
+        found = super().variables
+        at = 1 if self._rate is None else 2
+        return [*found[:at], self._product, *found[at:]]
+
+    def update(
+        self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
+    ) -> tuple[list[Array], Slots]:
+        """Returns the steps and the moments."""
+        count = (step + 1).astype(jnp.float32)
+        now = self.beta_1 * (1 - 0.5 * 0.96**count)
+        following = self.beta_1 * (1 - 0.5 * 0.96 ** (count + 1))
+        product = self._product.value * now
+        self._product.assign(product)
+        means = optax.update_moment(grads, slots["momentum"], self.beta_1, 1)
+        squares = optax.update_moment(grads, slots["velocity"], self.beta_2, 2)
+        correction = 1 - self.beta_2**count
+        steps = []
+        for g, m, v in zip(grads, means, squares, strict=True):  # pyright: ignore
+            ahead = following * m / (1 - product * following) + (1 - now) * g / (1 - product)
+            steps.append(-rate * ahead / (jnp.sqrt(v / correction) + self.epsilon))
+        return steps, {"momentum": means, "velocity": squares}  # pyright: ignore
+
+
+@_arguments(learning_rate=0.001, initial_accumulator_value=0.1, epsilon=1e-7, name="adagrad")
+class Adagrad(Optimizer):
+    """Divides each gradient by the root of its sum of squares (Duchi et al., 2011)."""
+
+    slots = ("accumulator",)
+
+    def after_init(self) -> None:
+        """Notes the first value of the sums."""
+        super().after_init()
+        self.first_slot_value = self.initial_accumulator_value
+
+    def update(
+        self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
+    ) -> tuple[list[Array], Slots]:
+        """Returns the steps and the sums."""
+        rule = optax.scale_by_rss(self.initial_accumulator_value, self.epsilon)
+        updates, state = rule.update(grads, optax.ScaleByRssState(slots["accumulator"]))
+        return _scaled(updates, -rate), {"accumulator": state.sum_of_squares}  # pyright: ignore
+
+
+@_arguments(learning_rate=0.001, rho=0.95, epsilon=1e-7, name="adadelta")
+class Adadelta(Optimizer):
+    """Scales steps by the ratio of past steps to past gradients (Zeiler, 2012)."""
+
+    slots = ("accumulated_grad", "accumulated_delta_var")
+
+    def update(
+        self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
+    ) -> tuple[list[Array], Slots]:
+        """Returns the steps and the means."""
+        rule = optax.scale_by_adadelta(self.rho, self.epsilon)
+        state = optax.ScaleByAdaDeltaState(
+            slots["accumulated_grad"], slots["accumulated_delta_var"]
+        )
+        updates, state = rule.update(grads, state)
+        after = {"accumulated_grad": state.e_g, "accumulated_delta_var": state.e_x}  # pyright: ignore
+        return _scaled(updates, -rate), after
+
+
+@_arguments(learning_rate=0.001, beta_1=0.9, beta_2=0.99, name="lion")
+class Lion(Optimizer):
+    """Steps by the sign of a momentum (Chen et al., 2023)."""
+
+    slots = ("momentum",)
+
+    def update(
+        self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
+    ) -> tuple[list[Array], Slots]:
+        """Returns the steps and the momentum."""
+        rule = optax.scale_by_lion(self.beta_1, self.beta_2)
+        updates, state = rule.update(grads, optax.ScaleByLionState(step, slots["momentum"]))
+        return _scaled(updates, -rate), {"momentum": state.mu}  # pyright: ignore
+
+
+@_arguments(
+    inner_optimizer=None, initial_scale=32768.0, dynamic_growth_steps=2000, name="loss_scale"
+)
+class LossScaleOptimizer(Optimizer):
+    """Scales the loss of another optimizer, so that 16-bit gradients do not vanish.
+
+    A step whose gradients are not finite is left out and halves the scale.
+
+    Args:
+        inner_optimizer: The one that updates.
+        initial_scale: The first scale.
+        dynamic_growth_steps: Finite steps after which the scale doubles.
+        name: By default `loss_scale_optimizer`.
+    """
+
+    learning_rate_ = 0.0
+
+    def after_init(self) -> None:
+        """Makes scale and counter."""
+        super().after_init()
+        self.dynamic_scale = Variable(
+            jnp.asarray(self.initial_scale, jnp.float32), trainable=False, name="dynamic_scale"
+        )
+        self.step_counter = Variable(
+            jnp.zeros((), jnp.int32), trainable=False, name="step_counter", autocast=False
+        )
+
+    @property
+    def variables(self) -> list[Variable]:
+        """Counter and scale, then the inner optimizer's state."""
+        return [self.step_counter, self.dynamic_scale, *self.inner_optimizer.variables]
+
+    @property
+    def learning_rate(self) -> Any:
+        """That of the inner optimizer."""
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        self.inner_optimizer.learning_rate = value
+
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Makes the inner optimizer's state."""
+        self.inner_optimizer.build(variables)
+        self._trained = self.inner_optimizer._trained
+        self.built = True
+
+    def scale_loss(self, loss: Any) -> Any:
+        """Returns the loss times the scale."""
+        return loss * self.dynamic_scale.value
+
+    def apply(
+        self, grads: Sequence[Any], trainable_variables: Sequence[Variable] | None = None
+    ) -> None:
+        """Updates by unscaled gradients, if they are finite."""
+        if not self.built:
+            self.build(list(trainable_variables or ()))
+        scale = self.dynamic_scale.value
+        plain = [None if g is None else g.astype(jnp.float32) / scale for g in grads]
+        finite = functools.reduce(
+            jnp.logical_and, [jnp.all(jnp.isfinite(g)) for g in plain if g is not None]
+        )
+        state = list(dict.fromkeys([*self._trained, *self.inner_optimizer.variables]))
+        before = [v.value for v in state]
+        safe = [None if g is None else jnp.where(finite, g, 0) for g in plain]
+        self.inner_optimizer.apply(safe, trainable_variables)
+        for variable, old in zip(state, before, strict=True):
+            variable.assign(jnp.where(finite, variable.value, old))
+        count = jnp.where(finite, self.step_counter.value + 1, 0)
+        grow = count >= self.dynamic_growth_steps
+        changed = jnp.where(finite, jnp.where(grow, scale * 2, scale), scale / 2)
+        self.dynamic_scale.assign(jnp.maximum(changed, 1e-6))
+        self.step_counter.assign(jnp.where(grow, 0, count))
+
+
+def get(identifier: Any) -> Optimizer:
+    """Returns the optimizer behind a name, a config, a class or an object."""
+    found = resolve("optimizers", identifier)
+    if not isinstance(found, Optimizer):
+        raise ArgumentError(
+            "optimizer",
+            received=repr(identifier),
+            expected="a name such as 'adam', or an Optimizer",
+        )
+    return found
+
+
+def serialize(optimizer: Optimizer) -> dict:
+    """Returns a description of an optimizer for files."""
+    return serialize_object(optimizer)
+
+
+def deserialize(config: Any, custom_objects: dict | None = None) -> Any:
+    """Returns the optimizer that `serialize` described."""
+    return _deserialize(config, "optimizers", custom_objects)
