@@ -3,18 +3,19 @@
 Each is a row of a table: a name, a function of plain arrays, what becomes of a mask.
 """
 
-from alphorn.ops import (
+from alphorn.ops import (  # noqa: F401
     core,
     elementwise,
     linalg,
     nn,
-    operators,
     reduction,
     selection,
-    shape as _shape_room,
     steps,
 )
-from alphorn.ops.table import PUBLIC, Operation
+from alphorn.ops import shape as _shape  # noqa: F401
+from alphorn.ops.operators import install
+from alphorn.ops.table import PUBLIC
 
-__all__ = sorted(PUBLIC)
+__all__ = sorted(PUBLIC)  # pyright: ignore[reportUnsupportedDunderAll]
 globals().update(PUBLIC)
+install()

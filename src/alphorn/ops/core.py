@@ -38,7 +38,7 @@ def array(x: Any, dtype: Any = None) -> Any:
     return jnp.asarray(x, dtype)
 
 
-@row(Rule(lambda op, arguments: np.array(arguments["x"].data), "ends here, on purpose."), arrays=())
+@row(Rule(lambda op, arguments: np.array(arguments["x"].data), "ends here, on purpose."))
 def convert_to_numpy(x: Any) -> Any:
     """Returns `x` as a NumPy array."""
     return np.array(x)
@@ -129,7 +129,7 @@ def jvp(fun: Callable, primals: Any, tangents: Any, has_aux: bool = False) -> An
 
 @row(_crosses, arrays=(), symbolic=False)
 def custom_gradient(f: Callable) -> Any:
-    """Returns `f`, which gives `(outputs, grad)`, with `grad(*args, upstream=g)` for its gradient."""
+    """Returns `f`, which gives `(outputs, grad)`; its gradient is `grad(*args, upstream=g)`."""
 
     @jax.custom_gradient
     def wrapped(*args: Any) -> Any:

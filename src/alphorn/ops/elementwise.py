@@ -1,4 +1,4 @@
-"""Ops on single entries: the mask stays, and padding holds what keeps value and derivative finite."""
+"""Ops on single entries: the mask stays, and padding holds what keeps values and slopes finite."""
 
 from collections.abc import Callable
 from typing import Any
@@ -107,7 +107,7 @@ def cast(x: Any, dtype: Any) -> Any:
 
 @row(entrywise((0,)))
 def saturate_cast(x: Any, dtype: Any) -> Any:
-    """Returns `x` in another number type, the nearest number that it has for those that it lacks."""
+    """Returns `x` in another number type, which gets its nearest number for each that it lacks."""
     dtype = jnp.dtype(dtype)
     info = jnp.iinfo(dtype) if jnp.issubdtype(dtype, jnp.integer) else jnp.finfo(dtype)
     if dtype == jnp.bool_ or jnp.can_cast(x.dtype, dtype, "safe"):
@@ -148,21 +148,21 @@ def clip(x: Any, x_min: Any, x_max: Any) -> Any:
     return jnp.clip(x, x_min, x_max)
 
 
-@row(entrywise((0, 0)), arrays=("x", "bins"))
+@row(entrywise((0,)))
 def digitize(x: Any, bins: Any) -> Any:
     """Returns the number of the bin of each entry; `bins` are the rising edges."""
-    return jnp.digitize(x, bins)
+    return jnp.digitize(x, jnp.asarray(bins))
 
 
-@row(entrywise((0, 0)), arrays=("x1", "x2"))
+@row(entrywise((0,)), arrays=("x1",))
 def isin(x1: Any, x2: Any, assume_unique: bool = False, invert: bool = False) -> Any:
     """Returns which entries of `x1` are among `x2`."""
-    return jnp.isin(x1, x2, assume_unique=assume_unique, invert=invert)
+    return jnp.isin(x1, jnp.asarray(x2), assume_unique=assume_unique, invert=invert)
 
 
 @row(entrywise((False, 0, 0)), arrays=("condition", "x1", "x2"))
 def where(condition: Any, x1: Any = None, x2: Any = None) -> Any:
-    """Returns `x1` where the condition holds and `x2` elsewhere; the places, where both are None."""
+    """Returns `x1` where the condition holds and `x2` elsewhere; without both, its places."""
     if x1 is None and x2 is None:
         return jnp.nonzero(condition)
     return jnp.where(condition, x1, x2)

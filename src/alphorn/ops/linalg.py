@@ -58,10 +58,10 @@ def _contract(
 ) -> Any:
     names = op.arrays
     values = [filled(x, 0) for x in operands]
-    if len(names) == len(values):
-        result = op.call_plain(arguments | dict(zip(names, values, strict=True)))
+    if names == ("operands",):
+        result = op.call_plain(arguments | {"operands": values})
     else:
-        result = op.call_plain(arguments | {names[0]: values})
+        result = op.with_arrays(arguments, *values)
     mask = product_mask(operands, letters, out, result.shape)
     return result if mask is None else Masked.trusted(fill_masked(result, mask), mask)
 

@@ -13,8 +13,17 @@ from alphorn.core.masked import Masked, expand_to, fill_masked
 from alphorn.errors import ShapeError
 from alphorn.kernels.attention import masked_softmax
 from alphorn.ops.elementwise import float_like
-from alphorn.ops.rules import LOWEST, along, axes_of, entrywise, filled, keep, per_step, refusal
-from alphorn.ops.rules import touches
+from alphorn.ops.rules import (
+    LOWEST,
+    along,
+    axes_of,
+    entrywise,
+    filled,
+    keep,
+    per_step,
+    refusal,
+    touches,
+)
 from alphorn.ops.table import Op, Rule, add, row
 
 
@@ -149,7 +158,7 @@ def log_softmax(x: Any, axis: Any = -1) -> Any:
 
 @row(along(LOWEST))
 def sparsemax(x: Any, axis: int = -1) -> Any:
-    """Returns the point of the simplex nearest to `x` along `axis` (Martins and Astudillo, 2016)."""
+    """Returns the nearest point of the simplex along `axis` (Martins and Astudillo, 2016)."""
     falling = -jnp.sort(-x, axis)
     count = jnp.arange(1, x.shape[axis] + 1, dtype=x.dtype)
     count = jnp.expand_dims(count, [a for a in range(x.ndim) if a != axis % x.ndim])

@@ -31,18 +31,14 @@ _COMPARE = {
     "ge": "greater_equal",
 }
 _UNARY = {"neg": "negative", "abs": "abs", "invert": "bitwise_not", "round": "round"}
-_METHODS = (
-    "all any argmax argmin argsort clip conj cumprod cumsum dot flatten max mean min prod repeat"
-    " reshape round sort squeeze std sum swapaxes transpose var"
-).split()
-
-
-def _binary(op: Callable) -> Callable:
-    return lambda self, other: op(self, other)
-
-
-def _reflected(op: Callable) -> Callable:
-    return lambda self, other: op(other, self)
+_METHODS = {
+    name: name
+    for name in (
+        *("all", "any", "argmax", "argmin", "argsort", "clip", "conj", "cumprod", "cumsum", "dot"),
+        *("max", "mean", "min", "prod", "ravel", "repeat", "round", "sort", "squeeze", "std"),
+        *("sum", "swapaxes", "var"),
+    )
+} | {"astype": "cast", "flatten": "ravel"}
 
 
 def _method(name: str) -> Callable:
@@ -56,38 +52,41 @@ def _method(name: str) -> Callable:
     return method
 
 
+def _reflected(name: str) -> Callable:
+    op = PUBLIC[name]
+    return lambda self, other: op(other, self)
+
+
+def _spread(values: tuple) -> Any:
+    return values if not values or isinstance(values[0], int) else values[0]
+
+
 def _reshape(self: Any, *shape: Any) -> Any:
     """As `ops.reshape`; takes the sizes as one tuple or one by one."""
-    one = len(shape) == 1 and not isinstance(shape[0], int)
-    return PUBLIC["reshape"](self, shape[0] if one else shape)
+    return PUBLIC["reshape"](self, _spread(shape))
 
 
 def _transpose(self: Any, *axes: Any) -> Any:
     """As `ops.transpose`; takes the axes as one tuple or one by one."""
-    one = len(axes) == 1 and not isinstance(axes[0], int)
-    return PUBLIC["transpose"](self, (axes[0] if one else axes) or None)
+    return PUBLIC["transpose"](self, _spread(axes) or None)
 
 
-def _install() -> None:
-    for cls in (Masked, Symbol):
-        for name, op in _BINARY.items():
-            setattr(cls, f"__{name}__", _binary(PUBLIC[op]))
-            setattr(cls, f"__r{name}__", _reflected(PUBLIC[op]))
-        for name, op in _UNARY.items():
-            setattr(cls, f"__{name}__", _method(op))
-        cls.__pos__ = lambda self: self
-        for name in _METHODS:
-            setattr(cls, name, _method(name if name != "flatten" else "ravel"))
-        cls.reshape, cls.transpose = _reshape, _transpose
-        cls.astype = _method("cast")
-        cls.T = property(PUBLIC["transpose"])
-    for name, op in _COMPARE.items():
-        setattr(Masked, f"__{name}__", _binary(PUBLIC[op]))
-        # A Symbol stays equal to itself only: it is looked up in lists and dicts.
-        if name != "eq":
-            setattr(Symbol, f"__{name}__", _binary(PUBLIC[op]))
-    Symbol.__getitem__ = _binary(PUBLIC["get_item"])
-    Symbol.size = property(PUBLIC["size"])
-
-
-_install()
+def install() -> None:
+    """Gives Masked and Symbol their operators and methods, once the table is full."""
+    members: dict[str, Any] = {
+        "T": property(PUBLIC["transpose"]),
+        "__pos__": lambda self: self,
+        "reshape": _reshape,
+        "transpose": _transpose,
+    }
+    for name, op in _BINARY.items():
+        members |= {f"__{name}__": _method(op), f"__r{name}__": _reflected(op)}
+    members |= {f"__{name}__": _method(op) for name, op in _UNARY.items()}
+    members |= {name: _method(op) for name, op in _METHODS.items()}
+    compare = {f"__{name}__": _method(op) for name, op in _COMPARE.items()}
+    # A Symbol stays equal to itself only: it is looked for in lists and dicts.
+    ordered = {name: member for name, member in compare.items() if name != "__eq__"}
+    of_symbol = {"__getitem__": _method("get_item"), "size": property(PUBLIC["size"])}
+    for cls, own in ((Masked, compare), (Symbol, ordered | of_symbol)):
+        for name, member in (members | own).items():
+            setattr(cls, name, member)

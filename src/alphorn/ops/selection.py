@@ -10,7 +10,7 @@ from jax import Array
 from alphorn.config import floatx
 from alphorn.core.masked import Masked, expand_to, fill_masked, take_index, unmask, with_mask
 from alphorn.core.symbol import Symbol
-from alphorn.ops.rules import axes_of, entrywise, filled, keep, refusal, refuse, touches, unused
+from alphorn.ops.rules import axes_of, filled, keep, refusal, refuse, touches, unused
 from alphorn.ops.table import Op, Rule, row
 
 _BY_EXTENT = (
@@ -129,27 +129,27 @@ def searchsorted(sorted_sequence: Any, values: Any, side: str = "left") -> Any:
     return jnp.searchsorted(sorted_sequence, values, side)
 
 
-def _like(fill: Any) -> Any:
-    def apply(op: Op, arguments: dict[str, Any]) -> Any:
-        x = arguments["x"]
-        return Masked.trusted(fill_masked(op.with_arrays(arguments, x.data), x.mask), x.mask)
-
-    return Rule(apply, "stays.")
+def _alike(op: Op, arguments: dict[str, Any]) -> Masked:
+    x = arguments["x"]
+    return Masked.trusted(fill_masked(op.with_arrays(arguments, x.data), x.mask), x.mask)
 
 
-@row(_like(0), "empty_like")
+_like = Rule(_alike, "stays.")
+
+
+@row(_like, "empty_like")
 def zeros_like(x: Any, dtype: Any = None) -> Any:
     """Returns zeros in the shape of `x`."""
     return jnp.zeros_like(x, dtype)
 
 
-@row(_like(1))
+@row(_like)
 def ones_like(x: Any, dtype: Any = None) -> Any:
     """Returns ones in the shape of `x`."""
     return jnp.ones_like(x, dtype)
 
 
-@row(_like(2))
+@row(_like)
 def full_like(x: Any, fill_value: Any, dtype: Any = None) -> Any:
     """Returns `fill_value` in the shape of `x`."""
     return jnp.full_like(x, fill_value, dtype)
@@ -340,13 +340,3 @@ def _add_segments(name: str, function: Any) -> None:
 
 for _name, _function in _segments.items():
     _add_segments(_name, _function)
-
-
-@row(entrywise((0,)))
-def one_hot(
-    x: Any, num_classes: int, axis: int = -1, dtype: Any = None, sparse: bool = False
-) -> Any:
-    """Returns 1 at each class, 0 elsewhere, on a new axis."""
-    if sparse:
-        raise ValueError("ops.one_hot: sparse=True: JAX has dense arrays only; use sparse=False")
-    return jax.nn.one_hot(x, num_classes, dtype=dtype or floatx(), axis=axis)

@@ -7,17 +7,14 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from alphorn.core.masked import Masked, expand_to, fill_masked, unmask, with_mask
+from alphorn.core.masked import Masked, expand_to, fill_masked, with_mask
 from alphorn.ops.rules import (
     axes_of,
     extent_along,
     filled,
     gather_steps,
     joined_masks,
-    keep,
     refusal,
-    refuse,
-    unused,
 )
 from alphorn.ops.table import TABLE, Op, Rule, row
 

@@ -74,7 +74,7 @@ def _take_steps(op: Op, arguments: dict[str, Any]) -> Any:
     place = lax.broadcasted_iota(jnp.int32, (*x.shape[:axis], steps), axis) * step
     index = begin + low + place
     mask = gather_steps(x.mask, index, axis) & (low + place < high)
-    return Masked.trusted(gather_steps(fill_masked(x.data, x.mask), index, axis), mask)
+    return Masked.trusted(fill_masked(gather_steps(x.data, index, axis), mask), mask)
 
 
 def _check_step(step: int) -> None:
@@ -131,5 +131,5 @@ def _with_mask(op: Op, arguments: dict[str, Any]) -> Masked:
 
 @row(Rule(_with_mask, "both must hold."), arrays=("x", "mask"))
 def with_mask(x: Any, mask: Any) -> Any:
-    """Returns `x` with a mask: booleans whose shape is a prefix of that of `x`, True where valid."""
+    """Returns `x` with a mask, True where valid, whose shape is a prefix of that of `x`."""
     return Masked(x, mask.astype(bool))

@@ -4,6 +4,7 @@
 Variables, Masked sequences and Symbols.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class Rule:
     Args:
         apply: `(op, arguments) -> result`; `arguments` by name, a Masked among them.
         says: A sentence for the op's documentation.
-        anywhere: Whether any argument may be Masked, not only those that are arrays.
+        anywhere: Whether any argument may be (or hold) a Masked.
     """
 
     apply: Callable[["Op", dict[str, Any]], Any]
@@ -54,7 +55,7 @@ class Op:
     summary: str = ""
     symbolic: bool = True
 
-    @property
+    @functools.cached_property
     def signature(self) -> inspect.Signature:
         """The signature of the public function."""
         return inspect.signature(self.plain)
@@ -65,10 +66,9 @@ class Op:
         Args:
             arguments: By name, with the defaults.
         """
+        allowed = arguments if self.rule.anywhere else self.arrays
         for name, value in arguments.items():
-            if self.rule.anywhere or name in self.arrays:
-                continue
-            if isinstance(value, Masked):
+            if name not in allowed and isinstance(value, Masked):
                 raise MaskError(
                     f"ops.{self.name}: argument `{name}` cannot be a masked sequence",
                     received=repr(value),
