@@ -215,11 +215,13 @@ def lstm(
     Args:
         x: `(B, T, F)`.
         mask: `(B, T)` or None.
-        hidden, carry: `(B, U)`.
+        hidden: `(B, U)`, the output before.
+        carry: `(B, U)`, the cell's state.
         kernel: `(F, 4U)`.
         recurrent_kernel: `(U, 4U)`.
         bias: `(4U,)` or None.
-        activation, recurrent_activation: Of the cell, and of its gates; None for none.
+        activation: Of the cell; None for none.
+        recurrent_activation: Of its gates; None for none.
         **options: See the top of the room.
     """
     pointwise = lstm_pointwise(activation, recurrent_activation)
@@ -249,7 +251,8 @@ def gru(
         kernel: `(F, 3U)`.
         recurrent_kernel: `(U, 3U)`.
         bias: `(2, 3U)`, or `(3U,)` without `reset_after`, or None.
-        activation, recurrent_activation: Of the candidate, and of the gates; None for none.
+        activation: Of the candidate; None for none.
+        recurrent_activation: Of the gates; None for none.
         reset_after: Whether the reset gate stands after the product with the state (as in cuDNN),
             or before it (Cho et al., 2014).
         **options: See the top of the room.
@@ -289,7 +292,8 @@ def gru_step(
         x: `(B, 3U)`, the projected input with its bias.
         state: `(B, U)`.
         recurrent_kernel: `(U, 3U)`.
-        activation, recurrent_activation: Of the candidate and of the gates.
+        activation: Of the candidate; None for none.
+        recurrent_activation: Of the gates; None for none.
         kept: `(B, U)`, a dropout mask on the state that enters the products, or None.
     """
     act, gate = activation or _linear, recurrent_activation or _linear

@@ -9,13 +9,15 @@ batch, not to T. A masked step repeats the state.
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike
 
-from alphorn.core.masked import extent, fill_masked
+from alphorn.core.masked import expand_to, extent, fill_masked
 
 States = tuple[Array, ...]
 
@@ -64,30 +66,24 @@ def bounded_scan(
     return lax.fori_loop(0, bound, body, (carry, buffers))
 
 
+@dataclass(frozen=True, eq=False)
 class Pointwise:
     """What a cell does with its gates: `(gates, states) -> new states`, the output first.
 
     Args:
         function: `(projected, recurrent, states)`; with `additive`, `(their sum, states)`.
         additive: Whether only the sum of the input's and the state's projections matters.
-        forward: Is `function`, but returns `(new states, what pull needs)`; by default it needs
+        keeping: Is `function`, but returns `(new states, what by_hand needs)`; by default it needs
             the gates.
-        pull: `(kept, old, new, dnew) -> (dprojected, drecurrent, dold)`, by hand; by default JAX
-            differentiates `function`, which computes its activations once more. With `additive`
-            the first result is not read.
+        by_hand: `(kept, old, new, dnew) -> (dprojected, drecurrent, dold)`, the gradient; by
+            default JAX differentiates `function`, which computes its activations once more. With
+            `additive` the first result is not read.
     """
 
-    def __init__(
-        self,
-        function: Callable,
-        additive: bool,
-        forward: Callable | None = None,
-        pull: Callable | None = None,
-    ):
-        self.function = function
-        self.additive = additive
-        self._forward = forward
-        self._pull = pull
+    function: Callable
+    additive: bool
+    keeping: Callable | None = None
+    by_hand: Callable | None = None
 
     def __call__(self, projected: Array, recurrent: Array, states: States) -> States:
         """Returns the new states from one step's projections."""
@@ -97,16 +93,16 @@ class Pointwise:
 
     def forward(self, projected: Array, recurrent: Array, states: States) -> tuple[States, Any]:
         """Returns the new states and what `pull` needs of this step."""
-        if self._forward is None:
+        if self.keeping is None:
             return self(projected, recurrent, states), recurrent
         given = (recurrent,) if self.additive else (projected, recurrent)
-        return self._forward(*given, states)
+        return self.keeping(*given, states)
 
     def pull(self, projected: Array, kept: Any, old: States, new: States, dnew: States) -> tuple:
         """Returns the gradients by both projections and the old states."""
-        if self._pull is None:
+        if self.by_hand is None:
             return jax.vjp(self, projected, kept, old)[1](dnew)
-        return self._pull(kept, old, new, dnew)
+        return self.by_hand(kept, old, new, dnew)
 
 
 def _bound(steps: Array | None) -> Array | None:
@@ -288,10 +284,10 @@ _pull_back.defvjp(_pull_back_forward, _pull_back_backward)
 
 
 def time_major(
-    x: Array, mask: Array | None, go_backwards: bool
+    x: Array, mask: Array | None, go_backwards: bool, fill: ArrayLike = 0
 ) -> tuple[Array, Array | None, Array | None]:
     """Returns `x` as `(T, B, F)`, filled and reversed, the mask to go with it, and its steps."""
-    x = fill_masked(x, mask)
+    x = fill_masked(x, mask, fill)
     if go_backwards:
         x = reverse_by_extent(x, mask)
         mask = None if mask is None else reverse_by_extent(mask, mask)
@@ -342,35 +338,40 @@ def scan_cell(
     Returns:
         Outputs `(B, T, ...)` and the last states.
     """
-    turned = [time_major(x, mask, go_backwards) for x in jax.tree.leaves(inputs)]
-    xs = jax.tree.unflatten(jax.tree.structure(inputs), [x for x, _, _ in turned])
-    steps = turned[0][2]
-    sample = jax.tree.map(lambda x: x[0], xs)
-    shapes, _ = jax.eval_shape(step, sample, states)
-    nothing = jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), shapes)
+    leaves, structure = jax.tree.flatten(inputs)
+    # Padding holds 1, at which what users write (log, 1/x, a norm) has a finite gradient.
+    fills = [1 if jnp.issubdtype(x.dtype, jnp.inexact) else 0 for x in leaves]
+    turned = [time_major(x, mask, go_backwards, f) for x, f in zip(leaves, fills, strict=True)]
+    xs = jax.tree.unflatten(structure, [x for x, _, _ in turned])
+    _, mask, steps = turned[0]
 
-    def spread(valid: Array, like: Array) -> Array:
-        return valid.reshape(valid.shape[0], *(1,) * (like.ndim - 1))
-
-    def body(carry: tuple, x: tuple) -> tuple:
-        states, previous = carry
+    def body(states: Any, x: tuple) -> tuple:
         value, valid = x
         output, new = step(value, states)
-        if valid is None:
-            return (new, previous), output
-        new = jax.tree.map(lambda n, o: jnp.where(spread(valid, n), n, o), new, states)
-        hold = jax.tree.map(jnp.zeros_like, previous) if zero_output_for_mask else previous
-        output = jax.tree.map(lambda n, o: jnp.where(spread(valid, n), n, o), output, hold)
-        return (new, output), output
+        if valid is not None:
+            valid = valid[:, 0]
+            new = jax.tree.map(lambda n, o: jnp.where(expand_to(valid, n.ndim), n, o), new, states)
+        return new, output
 
-    carry = (states, nothing)
     if unroll:
         outputs = []
-        for t in range(jax.tree.leaves(xs)[0].shape[0]):
+        for t in range(leaves[0].shape[1]):
             valid = None if steps is None else steps[t]
-            carry, output = body(carry, (jax.tree.map(lambda x, t=t: x[t], xs), valid))
+            states, output = body(states, (jax.tree.map(lambda x, t=t: x[t], xs), valid))
             outputs.append(output)
         series = jax.tree.map(lambda *o: jnp.stack(o), *outputs)
     else:
-        carry, series = scan(body, carry, (xs, steps))
-    return jax.tree.map(lambda s: jnp.swapaxes(s, 0, 1), series), carry[0]
+        states, series = scan(body, states, (xs, steps))
+    outputs = jax.tree.map(lambda s: jnp.swapaxes(s, 0, 1), series)
+    if mask is None:
+        return outputs, states
+    if zero_output_for_mask:
+        return jax.tree.map(lambda o: fill_masked(o, mask), outputs), states
+    # The last valid step up to each step; -1 before the first.
+    at = lax.cummax(jnp.where(mask, lax.iota(jnp.int32, mask.shape[1]), -1), axis=1)
+
+    def repeat(o: Array) -> Array:
+        found = jnp.take_along_axis(o, expand_to(jnp.maximum(at, 0), o.ndim), axis=1)
+        return fill_masked(found, at >= 0)
+
+    return jax.tree.map(repeat, outputs), states

@@ -1,11 +1,15 @@
 """Recurrent cells: one step of a recurrence."""
 
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from alphorn import activations
 from alphorn.activations import AsActivation
 from alphorn.constraints import AsConstraint
 from alphorn.core.layer import Layer
@@ -18,6 +22,16 @@ from alphorn.kernels.recurrence import Pointwise
 from alphorn.regularizers import AsRegularizer
 
 __all__ = ["GRUCell", "LSTMCell", "SimpleRNNCell", "StackedRNNCells"]
+
+# The kernels' own forms of activations whose derivatives they know.
+_PLAIN = {
+    activations.tanh: jnp.tanh,
+    activations.sigmoid: jax.nn.sigmoid,
+    activations.relu: jax.nn.relu,
+    activations.linear: None,
+}
+Masks = tuple[Array | None, Array | None]
+_drawn: contextvars.ContextVar[dict[int, Masks]] = contextvars.ContextVar("drawn")
 
 
 class _Cell(Layer):
@@ -93,30 +107,49 @@ class _Cell(Layer):
         zeros = jnp.zeros((batch_size or 1, self.units), self.compute_dtype)
         return [zeros] * self.states
 
-    def drop(self, x: Array, rate: float, training: bool | None) -> Array | None:
-        """Returns a dropout mask in the shape of `x`, scaled; None where nothing is dropped."""
-        if not training or not rate:
-            return None
-        keep = jax.random.bernoulli(self.seed_generator.next(), 1 - rate, x.shape)
-        return keep.astype(x.dtype) * jnp.asarray(1 / max(1 - rate, 1e-7), x.dtype)
+    def dropout_masks(self, batch: int, dtype: Any, training: bool | None) -> Masks:
+        """Draws what the inputs `(batch, features)` and the states `(batch, units)` are times."""
+
+        def draw(rate: float, size: int) -> Array | None:
+            if not training or not rate:
+                return None
+            keep = jax.random.bernoulli(self.seed_generator.next(), 1 - rate, (batch, size))
+            return keep.astype(dtype) * jnp.asarray(1 / max(1 - rate, 1e-7), dtype)
+
+        return draw(self.dropout, self.kernel.shape[0]), draw(self.recurrent_dropout, self.units)
+
+    def activations(self) -> dict[str, Callable[[Array], Array] | None]:
+        """Returns the activations as the kernels know them, by name."""
+        names = ("activation", "recurrent_activation")
+        found = {n: getattr(self, n) for n in names if hasattr(self, n)}
+        return {n: _PLAIN.get(f, f) for n, f in found.items()}
+
+    def runs_fused(self) -> bool:
+        """Whether a kernel may run the cell: activations with weights need JAX's own gradient."""
+        return not any(isinstance(f, Layer) for f in self.activations().values())
+
+    def run(self, x: Array, mask: Array | None, states: list[Array], **options: bool) -> Any:
+        """Runs the cell's kernel over `(batch, time, features)`: `(outputs, states)`."""
+        raise ArgumentError(f"{type(self).__name__} has no kernel")
 
     def biases(self) -> tuple[Array | None, Array | None]:
         """Returns the biases of the inputs' projection and of the states'."""
         return (None if self.bias is None else self.bias.value), None
 
-    def pointwise(self) -> Pointwise | None:
-        """Returns the fused form of the cell, or None where it has none."""
-        raise ArgumentError(f"{type(self).__name__} has no fused form")
+    def pointwise(self) -> Pointwise:
+        """Returns what the cell does with its gates."""
+        raise ArgumentError(f"{type(self).__name__} does not say what it does with its gates")
 
     def call(
         self, sequence: Array, states: Any, training: bool | None = False
     ) -> tuple[Array, list[Array]]:
         """Computes one step: `(output, states)` from `(batch, features)` and states."""
         states = list(states) if isinstance(states, list | tuple) else [states]
-        kept = self.drop(sequence, self.dropout, training)
-        sequence = sequence if kept is None else sequence * kept
-        kept = self.drop(states[0], self.recurrent_dropout, training)
-        return self.step(sequence, states, kept)
+        masks = _drawn.get({}).get(id(self))
+        if masks is None:
+            masks = self.dropout_masks(sequence.shape[0], sequence.dtype, training)
+        sequence = sequence if masks[0] is None else sequence * masks[0]
+        return self.step(sequence, states, masks[1])
 
     def step(self, x: Array, states: list[Array], kept: Array | None) -> tuple[Array, list[Array]]:
         """Computes one step whose state enters the product times `kept`."""
@@ -127,7 +160,6 @@ class _Cell(Layer):
         recurrent = seen @ self.recurrent_kernel.value
         recurrent = recurrent if recurrent_bias is None else recurrent + recurrent_bias
         pointwise = self.pointwise()
-        assert pointwise is not None
         joined = projected + recurrent if pointwise.additive else recurrent
         new = pointwise(projected, joined, tuple(states))
         return new[0], list(new)
@@ -157,8 +189,13 @@ class SimpleRNNCell(_Cell):
     seed: Any = None
 
     def pointwise(self) -> Pointwise:
-        """Returns the fused form."""
-        return gates.simple_pointwise(self.activation)
+        """Returns what the cell does with its gates."""
+        return gates.simple_pointwise(**self.activations())
+
+    def run(self, x: Array, mask: Array | None, states: list[Array], **options: bool) -> Any:
+        """Runs the cell's kernel over `(batch, time, features)`: `(outputs, states)`."""
+        weights = (self.kernel.value, self.recurrent_kernel.value, self.biases()[0])
+        return gates.simple_rnn(x, mask, *states, *weights, **self.activations(), **options)
 
 
 class LSTMCell(_Cell):
@@ -199,8 +236,13 @@ class LSTMCell(_Cell):
         return jnp.concatenate(parts)
 
     def pointwise(self) -> Pointwise:
-        """Returns the fused form."""
-        return gates.lstm_pointwise(self.activation, self.recurrent_activation)
+        """Returns what the cell does with its gates."""
+        return gates.lstm_pointwise(**self.activations())
+
+    def run(self, x: Array, mask: Array | None, states: list[Array], **options: bool) -> Any:
+        """Runs the cell's kernel over `(batch, time, features)`: `(outputs, states)`."""
+        weights = (self.kernel.value, self.recurrent_kernel.value, self.biases()[0])
+        return gates.lstm(x, mask, *states, *weights, **self.activations(), **options)
 
 
 class GRUCell(_Cell):
@@ -238,11 +280,16 @@ class GRUCell(_Cell):
             return super().biases()
         return self.bias.value[0], self.bias.value[1]
 
-    def pointwise(self) -> Pointwise | None:
-        """Returns the fused form; the reset before the product has none."""
-        if not self.reset_after:
-            return None
-        return gates.gru_pointwise(self.activation, self.recurrent_activation)
+    def pointwise(self) -> Pointwise:
+        """Returns what the cell does with its gates, the reset after the product."""
+        return gates.gru_pointwise(**self.activations())
+
+    def run(self, x: Array, mask: Array | None, states: list[Array], **options: bool) -> Any:
+        """Runs the cell's kernel over `(batch, time, features)`: `(outputs, states)`."""
+        bias = None if self.bias is None else self.bias.value
+        weights = (self.kernel.value, self.recurrent_kernel.value, bias)
+        options = {"reset_after": self.reset_after, **options}
+        return gates.gru(x, mask, *states, *weights, **self.activations(), **options)
 
     def step(self, x: Array, states: list[Array], kept: Array | None) -> tuple[Array, list[Array]]:
         """Computes one step whose state enters the products times `kept`."""
@@ -257,9 +304,8 @@ class GRUCell(_Cell):
             projected,
             states[0],
             self.recurrent_kernel.value,
-            self.activation,
-            self.recurrent_activation,
-            kept,
+            **self.activations(),
+            kept=kept,
         )
         return new, [new]
 
@@ -301,7 +347,7 @@ class StackedRNNCells(Layer):
         return [first_state(cell, batch_size, self.compute_dtype) for cell in self.cells]
 
     def call(
-        self, inputs: Any, states: Any, training: bool | None = False, **kwargs: Any
+        self, inputs: Any, states: Any, training: bool | None = False
     ) -> tuple[Any, list[Any]]:
         """Computes one step of all cells."""
         new = []
@@ -333,3 +379,26 @@ def call_cell(cell: Any, x: Any, states: list[Any], training: bool | None) -> tu
         options["training"] = training
     output, new = cell(x, states, **options)
     return output, list(new) if isinstance(new, list | tuple) else [new]
+
+
+def _parts(cell: Any) -> Iterator[Any]:
+    if isinstance(cell, StackedRNNCells):
+        for part in cell.cells:
+            yield from _parts(part)
+    else:
+        yield cell
+
+
+@contextlib.contextmanager
+def dropout_drawn(cell: Any, batch: int, training: bool | None) -> Iterator[None]:
+    """Built-in cells drop the same entries at every step while the context lasts."""
+    found = {
+        id(c): c.dropout_masks(batch, c.compute_dtype, training)
+        for c in _parts(cell)
+        if isinstance(c, _Cell)
+    }
+    token = _drawn.set(_drawn.get({}) | found)
+    try:
+        yield
+    finally:
+        _drawn.reset(token)

@@ -10,16 +10,23 @@ from jax import Array
 from alphorn.activations import AsActivation
 from alphorn.constraints import AsConstraint
 from alphorn.core.layer import Layer
-from alphorn.core.masked import extent
+from alphorn.core.masked import expand_to, extent, fill_masked
 from alphorn.core.rules import Call, choose, first_mask
 from alphorn.core.transforms import functional, lifted_scan
-from alphorn.core.variable import Variable
+from alphorn.core.variable import Variable, open_scope
 from alphorn.errors import ArgumentError, ShapeError, StateError
 from alphorn.initializers import AsInitializer
-from alphorn.kernels.gates import run_cell
-from alphorn.kernels.recurrence import scan_cell
-from alphorn.layers.cells import GRUCell, LSTMCell, SimpleRNNCell, _Cell, call_cell, first_state
-from alphorn.layers.cells import StackedRNNCells as StackedRNNCells
+from alphorn.kernels.recurrence import reverse_by_extent, scan_cell
+from alphorn.layers.cells import (
+    GRUCell,
+    LSTMCell,
+    SimpleRNNCell,
+    StackedRNNCells,
+    _Cell,
+    call_cell,
+    dropout_drawn,
+    first_state,
+)
 from alphorn.regularizers import AsRegularizer
 
 __all__ = ["GRU", "LSTM", "RNN", "SimpleRNN"]
@@ -32,8 +39,11 @@ class _Recurrent(Layer):
     cell: Any
 
     def chosen_mask(self, call: Call) -> Any:
-        """The mask stays where all outputs are returned."""
-        return first_mask(call.masks) if self.return_sequences else None
+        """The mask stays where all outputs are returned, turned with them."""
+        if not self.return_sequences:
+            return None
+        mask = step_mask(first_mask(call.masks))
+        return reverse_by_extent(mask, mask) if self.go_backwards else mask
 
     def reset_state(self) -> None:
         """Sets kept states to zero."""
@@ -64,14 +74,14 @@ class _Recurrent(Layer):
     def _starting_states(self, initial_state: Any, batch: int) -> Any:
         template = self.get_initial_state(batch)
         if initial_state is not None:
-            given = initial_state if isinstance(initial_state, list | tuple) else [initial_state]
-            if len(given) != len(template):
-                raise ArgumentError(
+            given, wanted = jax.tree.leaves(initial_state), jax.tree.leaves(template)
+            if [g.shape for g in given] != [w.shape for w in wanted]:
+                raise ShapeError(
                     f"{type(self).__name__} '{self.name}': initial_state",
-                    received=f"{len(given)} states",
-                    expected=f"{len(template)}, each (batch, units)",
+                    received=f"states of shapes {[tuple(g.shape) for g in given]}",
+                    expected=f"states of shapes {[tuple(w.shape) for w in wanted]}",
                 )
-            return list(given)
+            return jax.tree.unflatten(jax.tree.structure(template), given)
         if self.states is None:
             return template
         if self.states[0].shape[0] != batch:
@@ -104,8 +114,9 @@ class _Recurrent(Layer):
         return self._scan_steps(step, sequence, mask, states, self.zero_output_for_mask)
 
     def _scan_steps(self, step: Any, x: Any, mask: Any, states: Any, zeros: bool) -> Any:
-        """Runs `scan_cell` with the cell's Variables carried: what a cell writes (seeds) is kept."""
+        """Runs `scan_cell`; what the cell writes at a step (seeds) is carried to the next."""
         variables = self.cell.variables if isinstance(self.cell, Layer) else []
+        written = [v for v in variables if not getattr(v, "born_trainable", v.trainable)]
 
         def run() -> Any:
             return scan_cell(
@@ -116,12 +127,13 @@ class _Recurrent(Layer):
                 go_backwards=self.go_backwards,
                 zero_output_for_mask=zeros,
                 unroll=self.unroll,
-                scan=functools.partial(lifted_scan, variables=variables),
+                scan=functools.partial(lifted_scan, variables=written),
             )
 
-        out, new = functional(run, variables)([v.value for v in variables])
+        carried = set(written)
+        out, new = functional(run, variables)([v._read() for v in variables])
         for variable, value in zip(variables, new, strict=True):
-            if not variable.trainable:
+            if variable in carried:
                 variable.assign(value)
         return out
 
@@ -132,15 +144,29 @@ class _Recurrent(Layer):
         return (output, *states)
 
 
+def step_mask(mask: Array | None) -> Array | None:
+    """Returns the mask of whole steps `(B, T)`: a step is valid where any of its parts is."""
+    return mask if mask is None or mask.ndim == 2 else jnp.any(mask, range(2, mask.ndim))
+
+
+def by_steps(sequence: Any, mask: Array | None) -> tuple[Any, Array | None]:
+    """Returns the sequence with zeros for masked parts of steps, and the mask of whole steps."""
+    if mask is None or mask.ndim == 2:
+        return sequence, mask
+    return jax.tree.map(lambda x: fill_masked(x, mask), sequence), step_mask(mask)
+
+
 def _last(outputs: Any, mask: Array | None) -> Any:
-    """The last output of each row; zeros for a row without steps."""
-    if mask is None:
-        return jax.tree.map(lambda o: o[:, -1], outputs)
-    some = jnp.any(mask, 1)
+    """The output at the last valid step of each row; zeros for a row without steps."""
+    stop = None if mask is None else extent(mask)[1]
 
     def pick(o: Array) -> Array:
-        last = o[:, -1]
-        return jnp.where(some.reshape(-1, *(1,) * (last.ndim - 1)), last, jnp.zeros_like(last))
+        if not o.shape[1]:
+            return jnp.zeros_like(o, shape=(o.shape[0], *o.shape[2:]))
+        if stop is None:
+            return o[:, -1]
+        at = expand_to(jnp.maximum(stop - 1, 0)[:, None], o.ndim)
+        return fill_masked(jnp.take_along_axis(o, at, axis=1)[:, 0], stop > 0)
 
     return jax.tree.map(pick, outputs)
 
@@ -178,9 +204,12 @@ class RNN(_Recurrent):
                 "RNN: cell", repr(self.cell), "a layer with call(inputs, states) and state_size"
             )
         self.states = None
+        self._inside_built = False
 
     def build(self, sequence_shape: Any, initial_state_shape: Any = None) -> None:
         """Builds the cell on one step."""
+        if len(sequence_shape) < 3:
+            self._check(sequence_shape)
         step_shape = (sequence_shape[0], *sequence_shape[2:])
         if isinstance(self.cell, StackedRNNCells):
             for cell in self.cell.cells:
@@ -198,21 +227,26 @@ class RNN(_Recurrent):
         self, sequence: Any, initial_state: Any = None, mask: Any = None, training: Any = False
     ) -> Any:
         """Runs the cell: the output, then the states where `return_state` is set."""
-        states = self._starting_states(initial_state, jax.tree.leaves(sequence)[0].shape[0])
-        outputs, states = self._scan(sequence, mask, states, training)
+        batch = jax.tree.leaves(sequence)[0].shape[0]
+        states = self._starting_states(initial_state, batch)
+        sequence, mask = by_steps(sequence, mask)
+        self._build_inside(sequence, states)
+        with dropout_drawn(self.cell, batch, training):
+            outputs, states = self._scan(sequence, mask, states, training)
         self._store_states(states)
-        return self._returned(outputs, _last(self._unzeroed(outputs, mask), mask), states)
+        return self._returned(outputs, _last(outputs, mask), states)
 
-    def _unzeroed(self, outputs: Any, mask: Any) -> Any:
-        if mask is None or not self.zero_output_for_mask:
-            return outputs
-        stop = jnp.maximum(extent(mask)[1] - 1, 0)
+    def _build_inside(self, sequence: Any, states: Any) -> None:
+        """Builds layers that a user's cell calls: their weights must be there before the loop."""
+        if self._inside_built or not sequence.shape[1]:
+            return
 
-        def repeat(o: Array) -> Array:
-            index = stop.reshape(-1, 1, *(1,) * (o.ndim - 2))
-            return jnp.take_along_axis(o, index, axis=1)
+        def step(x: Any, states: Any) -> Any:
+            with open_scope(absorbing=True):
+                return call_cell(self.cell, x, states, False)
 
-        return jax.tree.map(repeat, outputs)
+        jax.eval_shape(step, sequence[:, 0], states)
+        self._inside_built = True
 
 
 class _Fused(_Recurrent):
@@ -238,10 +272,10 @@ class _Fused(_Recurrent):
         )
         self.seed_generator = self.cell.seed_generator
         self.states = None
-        if getattr(self, "use_cudnn", "auto") is True and jax.default_backend() != "gpu":
+        if getattr(self, "use_cudnn", "auto") is True:
             raise ArgumentError(
                 f"{type(self).__name__} '{self.name}': use_cudnn",
-                received="True without a GPU",
+                received="True, and there is no cuDNN kernel",
                 expected="'auto' or False",
             )
 
@@ -268,22 +302,19 @@ class _Fused(_Recurrent):
         """Runs the cell: the output, then the states where `return_state` is set."""
         self._check(sequence.shape)
         cell = self.cell
+        if not jnp.issubdtype(sequence.dtype, jnp.floating):
+            sequence = sequence.astype(self.compute_dtype)
+        sequence, mask = by_steps(sequence, mask)
         states = self._starting_states(initial_state, sequence.shape[0])
         states = [s.astype(sequence.dtype) for s in states]
-        kept = cell.drop(sequence[:, 0], cell.dropout, training)
-        if kept is not None:  # one mask a sequence, the same at every step
-            sequence = sequence * kept[:, None]
-        pointwise = cell.pointwise()
-        state_kept = cell.drop(states[0], cell.recurrent_dropout, training)
-        if pointwise is not None and state_kept is None and not self.unroll:
-            output, new = run_cell(
-                pointwise,
+        # One draw a sequence: the same entries are dropped at every step.
+        kept, state_kept = cell.dropout_masks(sequence.shape[0], sequence.dtype, training)
+        sequence = sequence if kept is None else sequence * kept[:, None]
+        if state_kept is None and not self.unroll and cell.runs_fused():
+            output, new = cell.run(
                 sequence,
                 mask,
-                tuple(states),
-                cell.kernel.value,
-                cell.recurrent_kernel.value,
-                *cell.biases(),
+                states,
                 go_backwards=self.go_backwards,
                 zero_output_for_mask=self.zero_output_for_mask,
                 sequences=self.return_sequences,
@@ -294,7 +325,7 @@ class _Fused(_Recurrent):
                 sequence,
                 mask,
                 states,
-                self.zero_output_for_mask and self.return_sequences,
+                self.zero_output_for_mask,
             )
             output = sequences if self.return_sequences else _last(sequences, mask)
         self._store_states(new)

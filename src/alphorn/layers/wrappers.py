@@ -12,6 +12,7 @@ from alphorn.core.masked import Masked, fill_masked, is_masked, mask_of, unmask
 from alphorn.core.rules import Call, choose, collect_births, first_mask, nest
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.kernels.recurrence import reverse_by_extent
+from alphorn.layers.recurrent import step_mask
 from alphorn.naming import deserialize, serialize
 
 __all__ = ["Bidirectional", "TimeDistributed", "Wrapper"]
@@ -87,7 +88,7 @@ class TimeDistributed(Wrapper):
             if inside is None or inside.ndim == 1:
                 return Masked.trusted(fill_masked(values, steps), steps)
             whole = inside.reshape(batch, time, *inside.shape[1:]) & steps[..., None]
-            return Masked.trusted(values, whole)
+            return Masked.trusted(fill_masked(values, steps), whole)
 
         return jax.tree.map(unfold, outputs, is_leaf=is_masked)
 
@@ -206,9 +207,11 @@ class Bidirectional(Layer):
 
     def chosen_mask(self, call: Call) -> Any:
         """The mask stays where all outputs are returned."""
-        mask = first_mask(call.masks)
+        mask = step_mask(first_mask(call.masks))
         if not self.return_sequences or mask is None:
             return None
+        if self.forward_layer.go_backwards:
+            mask = reverse_by_extent(mask, mask)
         return (mask, mask) if self.merge_mode is None else mask
 
     def call(
@@ -225,8 +228,7 @@ class Bidirectional(Layer):
             results.append(layer(inputs, initial_state=state, training=training))
         outputs = [unmask(r[0] if self.return_state else r) for r in results]
         if self.return_sequences:
-            turned = 0 if self.forward_layer.go_backwards else 1
-            outputs[turned] = reverse_by_extent(outputs[turned], mask)
+            outputs[1] = reverse_by_extent(outputs[1], step_mask(mask))
         joined = self._join(*outputs)
         if not self.return_state:
             return joined
