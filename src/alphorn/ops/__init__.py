@@ -3,9 +3,10 @@
 Each is a row of a table: a name, a function of plain arrays, what becomes of a mask.
 """
 
-from alphorn.ops import operators as operators
+from alphorn.ops.operators import install
 from alphorn.ops.table import PUBLIC
 
+install()
 globals().update(PUBLIC)
 
 __all__ = sorted(PUBLIC)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -272,7 +272,7 @@ def layer_normalization(
     axes = tuple(axis) if isinstance(axis, list) else axis
     mean = jnp.mean(wide, axes, keepdims=True)
     variance = jnp.var(wide, axes, keepdims=True)
-    out = (wide - mean) * jax.lax.rsqrt(variance + (1e-3 if epsilon is None else epsilon))
+    out = (wide - mean) * jax.lax.rsqrt(variance + (default_epsilon() if epsilon is None else epsilon))
     out = out.astype(x.dtype)
     out = out if gamma is None else out * gamma
     return out if beta is None else out + beta

@@ -139,16 +139,28 @@ def _mean_and_variance(
     return jnp.mean(x, _axes(axes), keepdims=keepdims), jnp.var(x, _axes(axes), keepdims=keepdims)
 
 
-@row(reduction(LOWEST), "amax")
+@row(reduction(LOWEST))
 def _max(x: Any, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Any:
     """Returns the maximum over `axis`."""
     return jnp.max(x, _axes(axis), keepdims=keepdims, initial=initial)
 
 
-@row(reduction(HIGHEST), "amin")
+@row(reduction(HIGHEST))
 def _min(x: Any, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Any:
     """Returns the minimum over `axis`."""
     return jnp.min(x, _axes(axis), keepdims=keepdims, initial=initial)
+
+
+@row(reduction(LOWEST))
+def amax(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the maximum over `axis`."""
+    return jnp.max(x, _axes(axis), keepdims=keepdims)
+
+
+@row(reduction(HIGHEST))
+def amin(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the minimum over `axis`."""
+    return jnp.min(x, _axes(axis), keepdims=keepdims)
 
 
 def _peak_to_peak(x: Array, axes: tuple[int, ...], mask: Array, keepdims: bool) -> Array:
