@@ -10,7 +10,7 @@ from jax import Array
 from alphorn.config import epsilon as default_epsilon
 from alphorn.config import floatx
 from alphorn.core.masked import Masked, expand_to, fill_masked
-from alphorn.errors import ShapeError
+from alphorn.errors import ArgumentError, ShapeError
 from alphorn.kernels.attention import masked_softmax
 from alphorn.ops.elementwise import float_like
 from alphorn.ops.rules import (
@@ -196,10 +196,16 @@ def _multi_coded(op: Op, arguments: dict[str, Any]) -> Masked:
 
 @row(Rule(_multi_coded, "stays."), arrays=("inputs",))
 def multi_hot(
-    inputs: Any, num_classes: int, axis: int = -1, dtype: Any = None, sparse: bool = False
+    inputs: Any,
+    num_classes: int | None = None,
+    axis: int = -1,
+    dtype: Any = None,
+    sparse: bool = False,
 ) -> Any:
     """Returns 1 at each class that occurs along the last axis of `inputs`, 0 elsewhere."""
     _dense("multi_hot", sparse)
+    if num_classes is None:
+        raise ArgumentError("ops.multi_hot: num_classes", "None", "the number of classes")
     codes = jax.nn.one_hot(inputs, num_classes, dtype=dtype or floatx(), axis=axis)
     return jnp.max(codes, 1 if inputs.ndim > 1 else 0)
 
@@ -272,7 +278,9 @@ def layer_normalization(
     axes = tuple(axis) if isinstance(axis, list) else axis
     mean = jnp.mean(wide, axes, keepdims=True)
     variance = jnp.var(wide, axes, keepdims=True)
-    out = (wide - mean) * jax.lax.rsqrt(variance + (default_epsilon() if epsilon is None else epsilon))
+    out = (wide - mean) * jax.lax.rsqrt(
+        variance + (default_epsilon() if epsilon is None else epsilon)
+    )
     out = out.astype(x.dtype)
     out = out if gamma is None else out * gamma
     return out if beta is None else out + beta

@@ -219,7 +219,7 @@ def append(x1: Any, x2: Any, axis: int | None = None) -> Any:
 
 
 def _stacked(op: Op, arguments: dict[str, Any]) -> Any:
-    xs = arguments["xs"]
+    xs = list(arguments["x"])
     axis = arguments["axis"] % (xs[0].ndim + 1)
     masks = _masks_of(xs)
     rank = masks[0].ndim
@@ -232,11 +232,10 @@ def _stacked(op: Op, arguments: dict[str, Any]) -> Any:
 
 @row(
     Rule(_stacked, "stacked as well, or, over features, valid where all masked inputs are."),
-    arrays=("xs",),
 )
-def stack(xs: Any, axis: int = 0) -> Any:
+def stack(x: Any, axis: int = 0) -> Any:
     """Returns arrays joined along a new axis."""
-    return jnp.stack(xs, axis)
+    return jnp.stack(x, axis)
 
 
 def _split(op: Op, arguments: dict[str, Any]) -> Any:
