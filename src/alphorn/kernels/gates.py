@@ -133,7 +133,7 @@ def gru_pointwise(
 
 def _project(x: Array, kernel: Array, bias: Array | None) -> Array:
     # As a matrix: XLA's CPU is three times slower at a product that contracts two axes of x.
-    projected = (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
+    projected = (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
     if bias is None:
         return projected
     # In float32, so that the bias's gradient, a sum over all steps, is as well.
@@ -156,7 +156,7 @@ def _run(
 ) -> tuple[Array, States]:
     """Runs a fused cell over `(B, T, F)`: `bias` with the inputs, `recurrent_bias` with states."""
     if not x.shape[1]:
-        return jnp.zeros_like(states[0], shape=_empty(states[0], sequences)), states
+        return _nothing(states[0], sequences), states
     turned, mask, steps = time_major(x, mask, go_backwards)
     projected = _project(turned, kernel, bias)
     series = recur(pointwise, projected, steps, states, recurrent_kernel, recurrent_bias)
@@ -166,8 +166,10 @@ def _run(
     return last_output(last[0], mask), last
 
 
-def _empty(state: Array, sequences: bool) -> tuple[int, ...]:
-    return (state.shape[0], 0, state.shape[1]) if sequences else state.shape
+def _nothing(state: Array, sequences: bool) -> Array:
+    """Returns the output for sequences of no steps."""
+    batch, units = state.shape
+    return jnp.zeros((batch, 0, units) if sequences else (batch, units), state.dtype)
 
 
 def simple_rnn(
@@ -267,10 +269,12 @@ def gru(
         new = gru_step(projected, states[0], recurrent_kernel, activation, recurrent_activation)
         return new, (new,)
 
+    sequences = options.pop("sequences", True)
+    if not x.shape[1]:
+        return _nothing(state, sequences), (state,)
     # Padding is filled before the projection: NaN would reach the kernel's gradient.
     turned, _, _ = time_major(x, mask, False)
     projected = jnp.swapaxes(_project(turned, kernel, bias), 0, 1)
-    sequences = options.pop("sequences", True)
     zeros = options.pop("zero_output_for_mask", False) and sequences
     outputs, states = scan_cell(
         step, projected, mask, (state,), zero_output_for_mask=zeros, **options

@@ -1,0 +1,433 @@
+"""The recurrent kernels: Keras unmasked, rows alone masked, gradients by a plain scan."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+import pytest
+from jax import lax
+
+from alphorn.kernels.gates import gru, lstm, simple_rnn
+from alphorn.kernels.recurrence import reverse_by_extent, scan_cell
+
+B, T, F, U = 4, 7, 3, 5
+GATES = {"simple": 1, "lstm": 4, "gru": 3, "gru_before": 3}
+KINDS = list(GATES)
+MASK = np.array(
+    [
+        [1, 1, 1, 1, 0, 0, 0],  # padded behind
+        [0, 0, 0, 1, 1, 1, 1],  # padded in front
+        [0, 1, 0, 1, 1, 1, 0],  # a hole within
+        [0, 0, 0, 0, 0, 0, 0],  # empty
+    ],
+    bool,
+)
+
+
+def problem(kind, dtype=np.float32, seed=0):
+    """Arguments as a dict: x, states, kernel, recurrent_kernel, bias."""
+    rng = np.random.default_rng(seed)
+    width = GATES[kind] * U
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape) * 0.5, dtype)
+    return {
+        "x": draw(B, T, F) * 2,
+        "states": [draw(B, U) for _ in range(2 if kind == "lstm" else 1)],
+        "kernel": draw(F, width),
+        "recurrent_kernel": draw(U, width),
+        "bias": draw(2, width) if kind == "gru" else draw(width),
+    }
+
+
+def run(kind, p, mask=None, **options):
+    """The kernel under test: `(outputs, states)`."""
+    args = (p["x"], None if mask is None else jnp.asarray(mask), *p["states"])
+    args = (*args, p["kernel"], p["recurrent_kernel"], p["bias"])
+    if kind == "simple":
+        return simple_rnn(*args, **options)
+    if kind == "lstm":
+        return lstm(*args, **options)
+    return gru(*args, reset_after=kind == "gru", **options)
+
+
+@functools.lru_cache(maxsize=None)
+def compiled(f, kind, masked=True, **options):
+    """`f` jitted, as a function of problem and mask: `(result, gradients of scalar)`."""
+
+    def both(p, mask):
+        def loss(p):
+            result = f(kind, p, mask if masked else None, **options)
+            return scalar(result), result
+
+        grads, result = jax.grad(loss, has_aux=True)(p)
+        return result, grads
+
+    return jax.jit(both)
+
+
+def plain_step(kind, p, x, states, act=jnp.tanh, gate=jax.nn.sigmoid):
+    """One step, written out from the papers."""
+    W, U_, b, h = p["kernel"], p["recurrent_kernel"], p["bias"], states[0]
+    if kind == "simple":
+        return (act(x @ W + h @ U_ + b),)
+    if kind == "lstm":
+        i, f, c, o = jnp.split(x @ W + h @ U_ + b, 4, -1)
+        carry = gate(f) * states[1] + gate(i) * act(c)
+        return gate(o) * act(carry), carry
+    if kind == "gru":
+        xz, xr, xh = jnp.split(x @ W + b[0], 3, -1)
+        hz, hr, hh = jnp.split(h @ U_ + b[1], 3, -1)
+        z = gate(xz + hz)
+        return (z * h + (1 - z) * act(xh + gate(xr + hr) * hh),)
+    xz, xr, xh = jnp.split(x @ W + b, 3, -1)
+    uz, ur, uh = jnp.split(U_, 3, -1)
+    z, r = gate(xz + h @ uz), gate(xr + h @ ur)
+    return (z * h + (1 - z) * act(xh + (r * h) @ uh),)
+
+
+def reference(kind, p, mask=None, **activations):
+    """The kernel as a plain scan that JAX differentiates."""
+    mask = jnp.ones(p["x"].shape[:2], bool) if mask is None else jnp.asarray(mask)
+
+    def step(carry, now):
+        states, previous = carry
+        x, valid = now
+        new = plain_step(kind, p, x, states, **activations)
+        pick = lambda n, o: jnp.where(valid[:, None], n, o)
+        states = tuple(map(pick, new, states))
+        output = pick(new[0], previous)
+        return (states, output), output
+
+    x = jnp.where(mask[..., None], p["x"], 0)
+    start = (tuple(p["states"]), jnp.zeros_like(p["states"][0]))
+    (states, _), outputs = lax.scan(step, start, (jnp.swapaxes(x, 0, 1), mask.T))
+    return jnp.swapaxes(outputs, 0, 1), states
+
+
+def scalar(result):
+    """A number on which every output and state acts differently."""
+    outputs, states = result
+    weights = jnp.cos(jnp.arange(outputs.size, dtype=outputs.dtype)).reshape(outputs.shape)
+    return jnp.sum(weights * outputs**2) + sum(jnp.sum(s**3) for s in states)
+
+
+def close(actual, desired, tolerance=1e-5):
+    """Relative to the largest value, leaf by leaf."""
+    leaves, wanted = jax.tree.leaves(actual), jax.tree.leaves(desired)
+    assert len(leaves) == len(wanted)
+    for a, b in zip(leaves, wanted, strict=True):
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        assert a.shape == b.shape
+        assert np.isfinite(a).all()
+        assert np.abs(a - b).max(initial=0) <= tolerance * max(1.0, np.abs(b).max(initial=0))
+
+
+def keras_layer(kind, **options):
+    """The installed Keras's layer with the problem's weights."""
+    name = {"simple": "SimpleRNN", "lstm": "LSTM"}.get(kind, "GRU")
+    if name == "GRU":
+        options["reset_after"] = kind == "gru"
+    p = problem(kind)
+    layer = getattr(keras.layers, name)(U, return_state=True, **options)
+    layer.build((B, T, F))
+    layer.set_weights([np.asarray(p[k]) for k in ("kernel", "recurrent_kernel", "bias")])
+    return layer
+
+
+@pytest.mark.parametrize("go_backwards", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_unmasked_is_keras(kind, go_backwards):
+    p = problem(kind)
+    for sequences in (True, False):
+        layer = keras_layer(kind, return_sequences=sequences, go_backwards=go_backwards)
+        wanted, *states = layer(p["x"], initial_state=p["states"])
+        got = run(kind, p, go_backwards=go_backwards, sequences=sequences)
+        close(got, (wanted, tuple(states)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_masked_is_keras(kind):
+    p = problem(kind)
+    wanted, *states = keras_layer(kind, return_sequences=True)(
+        p["x"], mask=jnp.asarray(MASK), initial_state=p["states"]
+    )
+    (outputs, last), _ = compiled(run, kind)(p, MASK)
+    # Before the first valid step Keras puts out the first state, we zeros: no output yet.
+    begun = np.cumsum(MASK, 1)[..., None] > 0
+    close((outputs, last), (np.where(begun, wanted, 0), tuple(states)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_keras(kind):
+    p = problem(kind)
+    layer = keras_layer(kind, return_sequences=True)
+    order = ("kernel", "recurrent_kernel", "bias")
+
+    def loss(weights, x):
+        (outputs, *states), _ = layer.stateless_call(
+            weights,
+            layer.non_trainable_variables,
+            x,
+            mask=jnp.asarray(MASK),
+            initial_state=p["states"],
+        )
+        return scalar((jnp.where(MASK[..., None], outputs, 0), states))
+
+    def ours(p):
+        outputs, states = run(kind, p, MASK)
+        return scalar((jnp.where(MASK[..., None], outputs, 0), states))
+
+    wanted = jax.jit(jax.grad(loss, (0, 1)))([p[k] for k in order], p["x"])
+    got = jax.jit(jax.grad(ours))(p)
+    close(([got[k] for k in order], got["x"]), wanted)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_those_of_a_plain_scan(kind, masked):
+    p = problem(kind)
+    close(compiled(run, kind, masked)(p, MASK), compiled(reference, kind, masked)(p, MASK))
+
+
+@pytest.mark.parametrize("name", ["relu", "linear", "softsign"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_activations(kind, name):
+    act = {"relu": jax.nn.relu, "linear": None, "softsign": jax.nn.soft_sign}[name]
+    options, plain = {"activation": act}, {"act": act or jnp.asarray}
+    if kind != "simple":
+        options["recurrent_activation"] = plain["gate"] = jax.nn.hard_sigmoid
+        if name == "relu":  # derivatives from outputs on one side, by JAX on the other
+            options["recurrent_activation"] = plain["gate"] = jax.nn.sigmoid
+    p = jax.tree.map(lambda a: a * 0.5, problem(kind))
+    got = compiled(run, kind, **options)(p, MASK)
+    close(got, compiled(reference, kind, **plain)(p, MASK))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_second_order(kind):
+    def penalty(f, p):
+        g = jax.grad(lambda p: scalar(f(kind, p, MASK)))(p)
+        return sum(jnp.sum(a**2) for a in jax.tree.leaves(g))
+
+    p = problem(kind)
+    got = jax.jit(jax.grad(functools.partial(penalty, run)))(p)
+    wanted = jax.jit(jax.grad(functools.partial(penalty, reference)))(p)
+    close(got, wanted, 3e-5)  # squares of sums
+
+
+def test_second_order_of_an_activation_that_jax_differentiates():
+    def penalty(f, p, **options):
+        g = jax.grad(lambda p: scalar(f("lstm", p, MASK, **options)))(p)
+        return sum(jnp.sum(a**2) for a in jax.tree.leaves(g))
+
+    p = problem("lstm")
+    got = jax.jit(jax.grad(lambda p: penalty(run, p, activation=jax.nn.soft_sign)))(p)
+    close(got, jax.jit(jax.grad(lambda p: penalty(reference, p, act=jax.nn.soft_sign)))(p))
+
+
+def test_third_order():
+    p = problem("simple")
+
+    def along(f, weight, order):
+        g = lambda k: scalar(f("simple", p | {"recurrent_kernel": k}, MASK))
+        for _ in range(order):
+            g = (lambda h: lambda k: jnp.sum(jax.grad(h)(k) * weight))(g)
+        return g(p["recurrent_kernel"])
+
+    weight = jnp.sin(jnp.arange(U * U, dtype=jnp.float32)).reshape(U, U)
+    third = lambda f: jax.jit(lambda weight: along(f, weight, 3))(weight)
+    close(third(run), third(reference))
+
+
+@pytest.mark.parametrize("go_backwards", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_junk_and_more_padding_change_nothing(kind, go_backwards):
+    p = problem(kind)
+    wide = np.pad(MASK, ((0, 0), (0, 3)))
+    x = np.pad(np.asarray(p["x"]), ((0, 0), (0, 3), (0, 0)))
+    both = compiled(run, kind, go_backwards=go_backwards, sequences=False)
+    result, wanted = both(p, MASK)
+    for junk in (1e3, np.inf, np.nan):
+        again, got = both(p | {"x": jnp.where(wide[..., None], x, junk)}, wide)
+        close(again, result)
+        assert not np.asarray(got["x"])[~wide].any()
+        close(got | {"x": got["x"][:, :T]}, wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("go_backwards", [False, True])
+def test_each_row_is_as_alone(kind, go_backwards):
+    p = problem(kind)
+    (outputs, states), _ = compiled(run, kind, go_backwards=go_backwards)(p, MASK)
+    turned = np.asarray(reverse_by_extent(jnp.asarray(MASK), jnp.asarray(MASK)))
+    valid = turned if go_backwards else MASK
+    alone_run = jax.jit(lambda p: run(kind, p, go_backwards=go_backwards))
+    for row in range(3):
+        steps = np.asarray(p["x"])[row : row + 1, MASK[row]]
+        alone = p | {"x": jnp.asarray(steps), "states": [s[row : row + 1] for s in p["states"]]}
+        wanted, last = alone_run(alone)
+        close(outputs[row][valid[row]], wanted[0])
+        close([s[row] for s in states], [s[0] for s in last])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_masked_steps_put_out(kind):
+    p = problem(kind)
+    outputs = np.asarray(run(kind, p, MASK)[0])
+    assert (outputs[0, 4:] == outputs[0, 3]).all()
+    assert not outputs[1, :3].any()
+    assert (outputs[2, 2] == outputs[2, 1]).all()
+    zeros = np.asarray(run(kind, p, MASK, zero_output_for_mask=True)[0])
+    np.testing.assert_array_equal(zeros, np.where(MASK[..., None], outputs, 0))
+    last = run(kind, p, MASK, zero_output_for_mask=True, sequences=False)[0]
+    close(last[0], outputs[0, 3])
+    # A row without steps: no output, and the states that it came with.
+    empty, states = run(kind, p, MASK, sequences=False)
+    assert not np.asarray(empty[3]).any()
+    close([s[3] for s in states], [s[3] for s in p["states"]], 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_steps_at_all(kind):
+    p = problem(kind) | {"x": jnp.zeros((B, 0, F))}
+    outputs, states = run(kind, p)
+    assert outputs.shape == (B, 0, U)
+    close(states, tuple(p["states"]), 0)
+    close(run(kind, p, sequences=False)[0], jnp.zeros((B, U)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_vmap(kind):
+    ps = [problem(kind, seed=s) for s in range(3)]
+    masks = np.stack([MASK, np.roll(MASK, 1, 0), ~MASK])
+    grad = jax.grad(lambda p, mask: scalar(run(kind, p, mask)))
+    single, grad = grad, jax.jit(grad)
+    got = jax.jit(jax.vmap(single))(jax.tree.map(lambda *a: jnp.stack(a), *ps), jnp.asarray(masks))
+    wanted = [grad(p, m) for p, m in zip(ps, masks, strict=True)]
+    close(got, jax.tree.map(lambda *a: jnp.stack(a), *wanted))
+    # Over the weights alone: an ensemble on one batch.
+    kernels = jnp.stack([q["recurrent_kernel"] for q in ps])
+    got = jax.vmap(lambda k: single(ps[0] | {"recurrent_kernel": k}, MASK)["x"])
+    got = jax.jit(got)(kernels)
+    close(got[1], grad(ps[0] | {"recurrent_kernel": kernels[1]}, MASK)["x"])
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_sixteen_bits(kind, dtype):
+    p = jax.tree.map(lambda a: (a * 0.5).astype(dtype), problem(kind))
+    exact = jax.tree.map(lambda a: a.astype(jnp.float32), p)
+    total = lambda p: (lambda out: (jnp.sum(out[0].astype(jnp.float32)), out))(run(kind, p, MASK))
+    both = jax.jit(jax.grad(total, has_aux=True))
+    got, out = both(p)
+    wanted, out_wanted = both(exact)
+    close(out, out_wanted, 2e-2)
+    assert {a.dtype for a in jax.tree.leaves(got)} == {jnp.dtype(dtype)}
+    close(got, wanted, 2e-2)
+
+
+def test_sums_over_many_steps_keep_their_small_parts():
+    p = {
+        "x": jnp.ones((8, 512, 1), jnp.bfloat16),
+        "states": [jnp.zeros((8, 1), jnp.bfloat16)],
+        "kernel": jnp.full((1, 1), 0.25, jnp.bfloat16),
+        "recurrent_kernel": jnp.zeros((1, 1), jnp.bfloat16),
+        "bias": jnp.zeros((1,), jnp.bfloat16),
+    }
+    total = lambda p: jnp.sum(run("simple", p, activation=None)[0].astype(jnp.float32))
+    got = jax.grad(total)(p)
+    # 4096 ones: a sum in bfloat16 stops at 256.
+    assert float(got["bias"][0]) == 4096
+    assert float(got["kernel"][0, 0]) == 4096
+    assert float(got["recurrent_kernel"][0, 0]) == 8 * 511 * 0.25 + 2  # rounded to 8 bits
+
+
+def test_the_loop_ends_at_the_longest_row():
+    p, mask = problem("lstm"), np.zeros((B, T), bool)
+    mask[:, :2] = True
+    seen = []
+
+    def watched(x):
+        jax.debug.callback(lambda: seen.append(1))
+        return jnp.tanh(x)
+
+    jax.block_until_ready(run("simple", problem("simple"), mask, activation=watched))
+    jax.effects_barrier()
+    assert len(seen) == 2
+    text = jax.jit(jax.grad(lambda p, m: scalar(run("lstm", p, m)))).lower(p, mask).as_text()
+    assert text.count("stablehlo.while") == 2
+
+
+def test_reversal_by_extent():
+    mask = jnp.asarray(MASK)
+    steps = jnp.broadcast_to(jnp.arange(T), (B, T))
+    np.testing.assert_array_equal(
+        reverse_by_extent(steps, mask),
+        [
+            [3, 2, 1, 0, 4, 5, 6],
+            [0, 1, 2, 6, 5, 4, 3],
+            [0, 5, 4, 3, 2, 1, 6],
+            [0, 1, 2, 3, 4, 5, 6],
+        ],
+    )
+    np.testing.assert_array_equal(reverse_by_extent(steps), np.asarray(steps)[:, ::-1])
+    x = problem("lstm")["x"]
+    np.testing.assert_array_equal(reverse_by_extent(reverse_by_extent(x, mask), mask), x)
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("go_backwards", [False, True])
+def test_any_cell_as_the_fused_one(unroll, go_backwards):
+    p = problem("lstm")
+
+    def loose(kind, p, mask, **options):
+        step = lambda x, states: (lambda new: (new[0], new))(plain_step("lstm", p, x, states))
+        return scan_cell(
+            step,
+            p["x"],
+            jnp.asarray(mask),
+            tuple(p["states"]),
+            **options,
+        )
+
+    got = compiled(loose, "lstm", unroll=unroll, go_backwards=go_backwards)(p, MASK)
+    close(got, compiled(run, "lstm", go_backwards=go_backwards)(p, MASK))
+
+
+def test_any_cell_on_structures():
+    mask = jnp.asarray(MASK)
+    x = {"a": jnp.ones((B, T, 2)), "n": jnp.ones((B, T), jnp.int32)}
+
+    def step(now, states):
+        total = {"sum": states["sum"] + now["a"], "count": states["count"] + now["n"]}
+        return (total["sum"], total["count"]), total
+
+    start = {"sum": jnp.zeros((B, 2)), "count": jnp.zeros(B, jnp.int32)}
+    (sums, counts), last = scan_cell(step, x, mask, start)
+    np.testing.assert_array_equal(counts, np.cumsum(MASK, 1))
+    np.testing.assert_array_equal(sums[..., 0], np.cumsum(MASK, 1))
+    np.testing.assert_array_equal(last["count"], MASK.sum(1))
+    (_, zeroed), _ = scan_cell(step, x, mask, start, zero_output_for_mask=True)
+    np.testing.assert_array_equal(zeroed, np.where(MASK, np.cumsum(MASK, 1), 0))
+
+
+def test_a_cell_with_poles_has_finite_gradients_under_padding():
+    def total(x, scale):
+        def step(now, states):
+            unit = now / jnp.linalg.norm(now, axis=-1, keepdims=True)
+            new = states + jnp.log(jnp.abs(unit)) * scale
+            return new, new
+
+        outputs, last = scan_cell(step, x, jnp.asarray(MASK), jnp.zeros((B, F)))
+        return jnp.sum(outputs**2) + jnp.sum(last)
+
+    x = jnp.where(MASK[..., None], problem("lstm")["x"], jnp.nan)
+    by_x, by_scale = jax.grad(total, (0, 1))(x, jnp.float32(1.5))
+    assert np.isfinite(np.asarray(by_x)).all()
+    assert not np.asarray(by_x)[~MASK].any()
+    assert np.isfinite(by_scale)
