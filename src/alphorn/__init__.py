@@ -1,0 +1,87 @@
+"""Alphorn: Keras for variable-length data, on JAX. `import alphorn as keras`."""
+
+from alphorn import (
+    activations,
+    callbacks,
+    config,
+    constraints,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    models,
+    ops,
+    optimizers,
+    preprocessing,
+    regularizers,
+    utils,
+)
+from alphorn.config import DTypePolicy
+from alphorn.core.layer import Layer
+from alphorn.core.masked import Masked, unmask
+from alphorn.core.random import SeedGenerator
+from alphorn.core.symbol import Symbol as KerasTensor
+from alphorn.core.transforms import functional, jit, lifted, lifted_scan, value_and_grad
+from alphorn.core.variable import Variable
+from alphorn.errors import (
+    ArgumentError,
+    DataError,
+    MaskError,
+    ShapeError,
+    StateError,
+    UnexpectedArgumentError,
+)
+from alphorn.initializers import Initializer
+from alphorn.layers.core import Input, InputLayer
+from alphorn.losses import Loss
+from alphorn.metrics import Metric
+from alphorn.models import Functional, Model, Sequential
+from alphorn.optimizers import Optimizer
+from alphorn.regularizers import Regularizer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArgumentError",
+    "DTypePolicy",
+    "DataError",
+    "Functional",
+    "Initializer",
+    "Input",
+    "InputLayer",
+    "KerasTensor",
+    "Layer",
+    "Loss",
+    "MaskError",
+    "Masked",
+    "Metric",
+    "Model",
+    "Optimizer",
+    "Regularizer",
+    "SeedGenerator",
+    "Sequential",
+    "ShapeError",
+    "StateError",
+    "UnexpectedArgumentError",
+    "Variable",
+    "activations",
+    "callbacks",
+    "config",
+    "constraints",
+    "functional",
+    "initializers",
+    "jit",
+    "layers",
+    "lifted",
+    "lifted_scan",
+    "losses",
+    "metrics",
+    "models",
+    "ops",
+    "optimizers",
+    "preprocessing",
+    "regularizers",
+    "unmask",
+    "utils",
+    "value_and_grad",
+]

@@ -127,9 +127,11 @@ class Door(Tracked):
     def _bind(self, args: tuple, kwargs: dict) -> dict[str, Any]:
         spec = self._spec
         mask = None
+        kwargs = dict(kwargs)
         if "mask" in kwargs and spec.first is not None:
-            kwargs = dict(kwargs)
             mask = kwargs.pop("mask")
+        if not spec.has_training:
+            kwargs.pop("training", None)
         arguments = spec.bind(f"{type(self).__name__} '{self.name}'", args, kwargs)
         if mask is not None:
             first = spec.first
@@ -157,7 +159,7 @@ class Door(Tracked):
         self._check_initialized()
         spec = self._spec
         arguments = {k: self._converted(v) for k, v in self._bind(args, kwargs).items()}
-        training = arguments.get("training")
+        training = arguments.get("training", kwargs.get("training"))
         if training is None:
             training = _training.get()
         if training is None and spec.has_training:

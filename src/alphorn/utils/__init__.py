@@ -1,0 +1,66 @@
+"""Small helpers, under Keras's names."""
+
+from typing import Any
+
+import numpy as np
+
+from alphorn.config import set_random_seed
+from alphorn.errors import ArgumentError
+from alphorn.naming import (
+    custom_object_scope,
+    get_custom_objects,
+    get_registered_name,
+    get_registered_object,
+    register_keras_serializable,
+    reset_names,
+)
+
+CustomObjectScope = custom_object_scope
+
+__all__ = [
+    "CustomObjectScope",
+    "clear_session",
+    "custom_object_scope",
+    "get_custom_objects",
+    "get_registered_name",
+    "get_registered_object",
+    "normalize",
+    "register_keras_serializable",
+    "set_random_seed",
+    "to_categorical",
+]
+
+
+def clear_session(free_memory: bool = True) -> None:
+    """Starts the automatic names again."""
+    reset_names()
+
+
+def to_categorical(x: Any, num_classes: int | None = None) -> np.ndarray:
+    """Returns class numbers as one-hot rows.
+
+    Args:
+        x: Integers; a last axis of size 1 goes.
+        num_classes: By default the largest number + 1.
+
+    >>> to_categorical([0, 2])
+    array([[1., 0., 0.],
+           [0., 0., 1.]])
+    """
+    labels = np.asarray(x, dtype="int64")
+    if labels.ndim > 1 and labels.shape[-1] == 1:
+        labels = labels[..., 0]
+    classes = int(labels.max()) + 1 if num_classes is None else num_classes
+    if labels.size and (labels.max() >= classes or labels.min() < 0):
+        raise ArgumentError(
+            "to_categorical", f"classes {labels.min()} to {labels.max()}", f"0 to {classes - 1}"
+        )
+    return np.eye(classes)[labels]
+
+
+def normalize(x: Any, axis: int = -1, order: int = 2) -> np.ndarray:
+    """Returns an array over its norm along an axis."""
+    array = np.atleast_1d(np.asarray(x))
+    norms = np.atleast_1d(np.linalg.norm(array, order, axis))
+    norms[norms == 0] = 1
+    return array / np.expand_dims(norms, axis)

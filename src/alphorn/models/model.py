@@ -1,0 +1,260 @@
+"""Model: layers and how they are trained."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from alphorn.core.layer import Layer
+from alphorn.core.rules import nest
+from alphorn.core.symbol import Symbol, is_symbol
+from alphorn.errors import ArgumentError, StateError
+from alphorn.models.config import graph_config, graph_from_config
+from alphorn.models.graph import Graph
+from alphorn.naming import auto_name, register
+from alphorn.training.loop import Trainer
+
+__all__ = ["Functional", "Model", "clone_model"]
+
+
+class Model(Trainer, Layer):
+    """Layers that are trained together.
+
+    Either functional, `Model(inputs, outputs)`, from Symbols that `Input` and calls of layers
+    gave; or a subclass that makes layers in `__init__` and uses them in `call`.
+
+    Args:
+        inputs: A Symbol, or a list or dict of them.
+        outputs: As inputs.
+        name: By default `functional`, or the class's name.
+
+    >>> from alphorn.layers.core import Input
+    >>> from alphorn.layers.dense import Dense
+    >>> x = Input((3,))
+    >>> Model(x, Dense(2)(x)).count_params()
+    8
+    """
+
+    untracked = Layer.untracked | Trainer.trainer_attributes | {"graph"}
+    graph: Graph | None = None
+
+    def __init__(self, *args: Any, inputs: Any = None, outputs: Any = None, **kwargs: Any):
+        if len(args) > 0:
+            inputs = args[0]
+        if len(args) > 1:
+            outputs = args[1]
+        if len(args) > 2:
+            kwargs["name"] = args[2]
+        if (inputs is None) != (outputs is None):
+            raise ArgumentError(
+                type(self).__name__,
+                received="inputs without outputs" if outputs is None else "outputs without inputs",
+                expected="both, or none in a subclass with a call of its own",
+            )
+        if inputs is not None and type(self) is Model:
+            kwargs.setdefault("name", None)
+            kwargs["name"] = kwargs["name"] or auto_name("functional")
+        super().__init__(**kwargs)
+        if inputs is not None:
+            self._set_graph(inputs, outputs)
+
+    def _set_graph(self, inputs: Any, outputs: Any) -> None:
+        self.graph = Graph(inputs, outputs)
+        self.masking = nest
+        self.built = True
+        names: dict[str, Any] = {}
+        for layer in self.graph.layers:
+            if names.setdefault(layer.name, layer) is not layer:
+                raise ArgumentError(
+                    f"Model '{self.name}': two layers have one name",
+                    received=repr(layer.name),
+                    expected="a name of its own for each layer",
+                    fix="give one of them another: Dense(4, name='...')",
+                )
+
+    # --- what it is made of
+
+    @property
+    def layers(self) -> list[Any]:
+        """The layers, from the inputs to the outputs."""
+        if self.graph is not None:
+            return self.graph.layers
+        return [layer for layer in super()._layers if isinstance(layer, Layer)]
+
+    @property
+    def _layers(self) -> list[Any]:
+        own = super()._layers
+        if self.graph is None:
+            return own
+        known = {id(layer) for layer in self.graph.layers}
+        return [*self.graph.layers, *(layer for layer in own if id(layer) not in known)]
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """Returns a layer by its name or its place."""
+        layers = self.layers
+        if index is not None:
+            if not -len(layers) <= index < len(layers):
+                raise ArgumentError(
+                    f"get_layer of '{self.name}'", f"index {index}", f"below {len(layers)}"
+                )
+            return layers[index]
+        for layer in layers:
+            if layer.name == name:
+                return layer
+        raise ArgumentError(
+            f"get_layer of '{self.name}'",
+            received=repr(name),
+            expected=f"one of {', '.join(layer.name for layer in layers)}",
+        )
+
+    def _graph(self, what: str) -> Graph:
+        if self.graph is None:
+            raise StateError(
+                f"'{self.name}' has no {what}",
+                expected="a functional model",
+                fix="make it by Model(inputs, outputs), or call it on an Input",
+            )
+        return self.graph
+
+    @property
+    def inputs(self) -> list[Symbol]:
+        """The input Symbols."""
+        return self._graph("inputs").input_symbols
+
+    @property
+    def outputs(self) -> list[Symbol]:
+        """The output Symbols."""
+        return self._graph("outputs").output_symbols
+
+    @property
+    def input(self) -> Any:
+        """The symbolic inputs in their structure."""
+        return self._graph("input").inputs
+
+    @property
+    def output(self) -> Any:
+        """The symbolic outputs in their structure."""
+        return self._graph("output").outputs
+
+    @property
+    def input_shape(self) -> Any:
+        """The shapes of the inputs."""
+        return jax.tree.map(lambda s: s.shape, self.input, is_leaf=is_symbol)
+
+    @property
+    def output_shape(self) -> Any:
+        """The shapes of the outputs."""
+        return jax.tree.map(lambda s: s.shape, self.output, is_leaf=is_symbol)
+
+    @property
+    def input_names(self) -> list[str]:
+        """The names of the inputs."""
+        return [s.name for s in self.inputs]
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of the layers that give the outputs."""
+        return [s.node.operation.name for s in self.outputs if s.node is not None]
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Runs the graph."""
+        if self.graph is None:
+            raise StateError(
+                f"{type(self).__name__} '{self.name}' has no call()",
+                fix="write `def call(self, inputs): ...`, or make it by Model(inputs, outputs)",
+            )
+        return self.graph.run(inputs, f"Model '{self.name}'")
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns layers and calls of a functional model, or the arguments of a subclass."""
+        if self.graph is None or type(self).__init__ is not Model.__init__:
+            return super().get_config()
+        return self.base_config() | graph_config(self.graph)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> "Model":
+        """Makes a model from `get_config()`, with weights of its own."""
+        if "input_layers" not in config:
+            return super().from_config(config)  # pyright: ignore[reportReturnType]
+        inputs, outputs = graph_from_config(config, custom_objects)
+        model = cls(inputs, outputs, name=config.get("name"))
+        model.trainable = config.get("trainable", True)
+        return model
+
+    # --- weights in files
+
+    def save_weights(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
+        """Writes the weights to a `.weights.h5` file, beside it first and then renamed."""
+        Model.weights_writer(self, filepath, overwrite, **kwargs)
+
+    def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
+        """Reads the weights from a `.weights.h5` file."""
+        Model.weights_reader(self, filepath, skip_mismatch, **kwargs)
+
+    weights_writer: Callable[..., None]
+    weights_reader: Callable[..., None]
+
+    def summary(self, *args: Any, **kwargs: Any) -> None:
+        """Prints the layers, their outputs, masks and weights."""
+        Model.summary_printer(self, *args, **kwargs)
+
+    summary_printer: Callable[..., None]
+
+
+Functional = Model
+register("layers", Model, "Model", "Functional")
+
+
+def clone_model(
+    model: Model,
+    input_tensors: Any = None,
+    clone_function: Callable[[Layer], Layer] | None = None,
+    call_function: Callable | None = None,
+    recursive: bool = False,
+    **kwargs: Any,
+) -> Model:
+    """Returns a model of the same layers with weights of its own.
+
+    Args:
+        model: Functional or Sequential.
+        input_tensors: Symbols to begin from, instead of new ones.
+        clone_function: Makes a layer from a layer; by default from its config.
+        call_function: `(layer, *args, **kwargs)`, how the new layers are called.
+        recursive: Whether models inside are cloned layer by layer as well.
+        **kwargs: None.
+    """
+    if kwargs:
+        raise ArgumentError("clone_model", ", ".join(kwargs), "its own arguments")
+    graph = model._graph("graph to clone")
+    made: dict[int, Any] = {}
+
+    def again(layer: Any) -> Any:
+        if not isinstance(layer, Layer):
+            return layer
+        if id(layer) not in made:
+            if recursive and isinstance(layer, Model) and layer.graph is not None:
+                made[id(layer)] = clone_model(layer, None, clone_function, call_function, True)
+            elif clone_function is not None:
+                made[id(layer)] = clone_function(layer)
+            elif isinstance(layer, Model) and layer.graph is not None:
+                made[id(layer)] = clone_model(layer)
+            else:
+                made[id(layer)] = type(layer).from_config(layer.get_config())
+        return made[id(layer)]
+
+    if input_tensors is None:
+        begin: list[Any] = [again(s.node.operation).output for s in graph.input_symbols]  # pyright: ignore
+    else:
+        begin = jax.tree.leaves(input_tensors)
+    inputs = jax.tree.unflatten(jax.tree.structure(graph.inputs), begin)
+
+    def call(node: Any, args: tuple, kwargs: dict) -> Any:
+        layer = again(node.operation)
+        if call_function is not None:
+            return call_function(layer, *args, **kwargs)
+        return layer(*args, **kwargs)
+
+    outputs = graph.run(begin, f"clone of '{model.name}'", call)
+    new = type(model).__new__(type(model))
+    Model.__init__(new, inputs, outputs, name=model.name)
+    return new

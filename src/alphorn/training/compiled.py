@@ -1,0 +1,229 @@
+"""What `compile` says: losses and metrics for each output, found by name, summed over an epoch."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from alphorn.core.masked import Masked, is_masked, unmask
+from alphorn.errors import ArgumentError, DataError
+from alphorn.losses import Loss, as_loss
+from alphorn.metrics import Mean, Metric, as_metric
+
+
+def outputs_of(tree: Any) -> list[Any]:
+    """Returns the outputs of a model as a list."""
+    return jax.tree.leaves(tree, is_leaf=is_masked)
+
+
+def per_output(
+    what: str, given: Any, names: list[str], keys: list[str], default: Any = None
+) -> list:
+    """Spreads an argument of `compile` or `fit` over the outputs.
+
+    Args:
+        what: The argument, for errors.
+        given: One for all, a list, or a dict by output names.
+        names: Names of the outputs.
+        keys: Keys of the outputs' dict, if they are one.
+        default: For outputs that a dict leaves out.
+    """
+    if isinstance(given, dict):
+        strange = [k for k in given if k not in names and k not in keys]
+        if strange:
+            raise ArgumentError(
+                f"compile: {what}", f"{strange}", f"names of outputs: {', '.join(keys or names)}"
+            )
+        pick = dict(zip(keys or names, names, strict=True))
+        return [given.get(k, given.get(n, default)) for k, n in pick.items()]
+    if isinstance(given, list | tuple):
+        if len(given) != len(names):
+            raise ArgumentError(
+                f"compile: {what}", f"{len(given)} of them", f"one for each of {names}"
+            )
+        return list(given)
+    return [given] * len(names)
+
+
+class CompiledLoss:
+    """The sum of the outputs' losses, and a running mean of each.
+
+    Args:
+        loss: What `compile` got.
+        weights: `loss_weights`.
+        names, keys: Of the outputs.
+    """
+
+    def __init__(self, loss: Any, weights: Any, names: list[str], keys: list[str]):
+        self.names = names
+        if loss is not None and not isinstance(loss, dict | list | tuple) and len(names) > 1:
+            loss = [loss] * len(names)
+        self.losses = [as_loss(x) for x in per_output("loss", loss, names, keys)]
+        self.weights = per_output("loss_weights", weights, names, keys)
+        self.trackers = [Mean(name=f"{n}_loss") for n in names] if len(names) > 1 else []
+
+    def __call__(self, y: list, predictions: list, weights: list) -> tuple[Array | None, Array]:
+        """Returns the loss and the weight that it has in an epoch's mean."""
+        total, count = None, jnp.zeros((), jnp.float32)
+        for i, loss in enumerate(self.losses):
+            if loss is None:
+                continue
+            summed, weight = self._sums(loss, y[i], predictions[i], weights[i])
+            value = jnp.where(weight == 0, 0, summed / jnp.where(weight == 0, 1, weight))
+            if self.trackers:
+                self.trackers[i].add_sums(summed, weight)
+                rows = jnp.asarray(unmask(predictions[i]).shape[0], jnp.float32)
+                count = jnp.maximum(count, rows)
+            else:
+                count = weight
+            if self.weights[i] is not None:
+                value = value * self.weights[i]
+            total = value if total is None else total + value
+        return total, count
+
+    @staticmethod
+    def _sums(loss: Loss, y: Any, prediction: Any, weight: Any) -> tuple[Array, Array]:
+        if type(loss).__call__ is Loss.__call__:
+            return loss.weighted_sum(y, prediction, weight)
+        value = loss(y, prediction, weight)
+        count = jnp.asarray(unmask(prediction).shape[0], value.dtype)
+        return value * count, count
+
+    def check_labels(self, y: list, predictions: list) -> None:
+        """Raises DataError for class numbers that the outputs do not have.
+
+        Args:
+            y: A batch of targets on the host.
+            predictions: What stands for the outputs, with shapes.
+        """
+        for loss, labels, output, name in zip(self.losses, y, predictions, self.names, strict=True):
+            if type(loss).__name__ != "SparseCategoricalCrossentropy" or labels is None:
+                continue
+            classes = output.shape[-1]
+            values = np.asarray(labels.data if is_masked(labels) else labels)
+            if is_masked(labels):
+                values = values[np.asarray(labels.mask)]
+            values = values[values != getattr(loss, "ignore_class", None)]
+            if classes and values.size and (values.max() >= classes or values.min() < 0):
+                worst = values.max() if values.max() >= classes else values.min()
+                raise DataError(
+                    f"labels of '{name}'",
+                    received=f"class {worst}",
+                    expected=f"0 to {classes - 1}: the output has {classes} classes",
+                    fix=f"number the classes from 0, or give the last layer"
+                    f" {int(values.max()) + 1} units",
+                )
+
+
+class CompiledMetrics:
+    """The metrics of each output.
+
+    Args:
+        metrics: Counted without sample weights.
+        weighted: Counted with them.
+        losses: The outputs' losses, by which "accuracy" is understood.
+        names, keys: Of the outputs.
+    """
+
+    def __init__(
+        self, metrics: Any, weighted: Any, losses: list, names: list[str], keys: list[str]
+    ):
+        self.names, self.losses = names, losses
+        self.plain = self._spread("metrics", metrics, names, keys)
+        self.weighted = self._spread("weighted_metrics", weighted, names, keys)
+        self.pairs: list[tuple[int, bool, str, Metric]] = []
+        self.built = False
+
+    @staticmethod
+    def _spread(what: str, given: Any, names: list[str], keys: list[str]) -> list[list[Any]]:
+        if given is None:
+            return [[] for _ in names]
+        if (
+            isinstance(given, list | tuple)
+            and len(names) > 1
+            and not any(isinstance(g, list | tuple) for g in given)
+        ):
+            found = list(given) if len(given) == len(names) else [list(given)] * len(names)
+        elif len(names) == 1 and not isinstance(given, dict):
+            found = [given]
+        else:
+            found = per_output(what, given, names, keys)
+        as_lists = [g if isinstance(g, list | tuple) else [g] for g in found]
+        return [[m for m in row if m is not None] for row in as_lists]
+
+    def build(self, y: list, predictions: list) -> None:
+        """Makes the metrics, when the shapes of targets and outputs are known."""
+        if self.built:
+            return
+        seen: dict[str, int] = {}
+        for weighted, rows in ((False, self.plain), (True, self.weighted)):
+            for i, row in enumerate(rows):
+                for identifier in row:
+                    metric = self._metric(identifier, self.losses[i], y[i], predictions[i])
+                    prefix = f"{self.names[i]}_" if len(self.names) > 1 else ""
+                    name = prefix + (
+                        identifier if identifier in ("accuracy", "acc") else metric.name
+                    )
+                    count = seen.get(name, 0)
+                    seen[name] = count + 1
+                    name = f"{name}_{count}" if count else name
+                    self.pairs.append((i, weighted, name, metric))
+        self.built = True
+
+    def _metric(self, identifier: Any, loss: Any, y: Any, prediction: Any) -> Metric:
+        kinds = {"accuracy": "Accuracy", "acc": "Accuracy"} | dict.fromkeys(
+            ("crossentropy", "ce"), "Crossentropy"
+        )
+        if not isinstance(identifier, str) or identifier not in kinds:
+            return as_metric(identifier)
+        return as_metric(self._task(loss, y, prediction) + kinds[identifier])
+
+    @staticmethod
+    def _task(loss: Any, y: Any, prediction: Any) -> str:
+        shape = tuple(prediction.shape)
+        labels = tuple(y.shape) if y is not None else shape
+        if type(loss).__name__.startswith("Binary") or shape[-1] == 1:
+            return "Binary"
+        if type(loss).__name__.startswith("Sparse"):
+            return "SparseCategorical"
+        if len(labels) < len(shape) or labels[-1] == 1:
+            return "SparseCategorical"
+        return "Categorical"
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """All of them."""
+        return [m for *_, m in self.pairs]
+
+    def update(self, y: list, predictions: list, weights: list) -> None:
+        """Takes a batch in."""
+        for i, weighted, _, metric in self.pairs:
+            if y[i] is None:
+                continue
+            metric.update_state(y[i], predictions[i], weights[i] if weighted else None)
+
+    def results(self) -> dict[str, Any]:
+        """Returns the figures by name."""
+        found: dict[str, Any] = {}
+        for *_, name, metric in self.pairs:
+            value = metric.result()
+            found |= value if isinstance(value, dict) else {name: value}
+        return found
+
+
+def fill_outputs(outputs: Any, repeat: bool) -> Any:
+    """Returns predictions as plain arrays: invalid steps are zeros.
+
+    Args:
+        outputs: What the model gave.
+        repeat: Whether masked steps keep what stands there: a recurrent layer repeats.
+    """
+
+    def plain(x: Any) -> Any:
+        if not isinstance(x, Masked):
+            return x
+        return x.data if repeat else x.fill(0)
+
+    return jax.tree.map(plain, outputs, is_leaf=is_masked)
