@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 import os
 
 os.environ["KERAS_BACKEND"] = "jax"
@@ -24,6 +25,14 @@ from alphorn.ops.table import PUBLIC, TABLE, Operation
 # Aliases are the same functions: one test of a row is enough.
 SEQUENCES = [c for c in CASES if c.sequence and TABLE[c.name].name == c.name]
 TOLERANCE = 1e-5
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Hundreds of small programs: most of the time went into optimizing them."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def leaves(tree):
@@ -266,9 +275,8 @@ def test_steps_count_in_each_rows_own_extent():
         close(first[row], np.zeros(4) if a is None else SIGNED[row, a])
         close(last[row], np.zeros(4) if b is None else SIGNED[row, b])
     np.testing.assert_array_equal(ops.lengths(x), [6, 2, 0, 6])
-    for start, stop, step in [
-        (None, None, 1), (1, 3, 1), (-2, None, 1), (-3, 2, 1), (0, -1, 1), (None, None, 2), (1, 9, 3)
-    ]:  # fmt: skip
+    bounds = [(None, None), (1, 3), (-2, None), (-3, 2), (0, -1), (1, 9)]
+    for (start, stop), step in itertools.product(bounds, (1, 2)):
         out = ops.take_steps(x, start, stop, step)
         for row, (a, b) in enumerate([(2, 6), (0, 2), (0, 0), (5, 6)]):
             wanted, valid = SIGNED[row, a:b][start:stop:step], GAPS[row, a:b][start:stop:step]

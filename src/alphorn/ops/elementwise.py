@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from alphorn.errors import ArgumentError
 from alphorn.ops.rules import HIGHEST, LOWEST, compare, entrywise, keep
 from alphorn.ops.table import Op, Rule, add, row
 
@@ -163,7 +164,9 @@ def isin(x1: Any, x2: Any, assume_unique: bool = False, invert: bool = False) ->
 @row(entrywise((False, 0, 0)), arrays=("condition", "x1", "x2"))
 def where(condition: Any, x1: Any = None, x2: Any = None) -> Any:
     """Returns `x1` where the condition holds and `x2` elsewhere; without both, its places."""
-    if x1 is None and x2 is None:
+    if x1 is None or x2 is None:
+        if x1 is not x2:
+            raise ArgumentError("ops.where", "one of x1 and x2", "both, or neither")
         return jnp.nonzero(condition)
     return jnp.where(condition, x1, x2)
 

@@ -58,9 +58,9 @@ unused = Rule(
     anywhere=True,
 )
 _ENTRYWISE = (
-    "stays; with several masked inputs, a step is valid where any of them is, and an absent"
+    "stays; with several masked inputs, a step is valid where any of them is, and an absent one"
+    " contributes the operation's identity."
 )
-_ENTRYWISE += " one contributes the operation's identity."
 
 
 def broadcast_shape(op: Op, operands: Sequence[Any]) -> tuple[int, ...]:

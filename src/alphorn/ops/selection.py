@@ -1,10 +1,10 @@
 """Ops that pick, place and make entries."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from alphorn.config import floatx
@@ -312,7 +312,7 @@ def ndim(x: Any) -> Any:
 def size(x: Any) -> Any:
     """Returns the number of entries, padding included."""
     if isinstance(x, Symbol):
-        return None if None in x.shape else int(np.prod(x.shape))
+        return None if None in x.shape else math.prod(s or 0 for s in x.shape)
     return x.size
 
 

@@ -21,7 +21,7 @@ from alphorn.ops.table import TABLE, Op, Rule, row
 _FOLLOWS = "follows its steps; refused where it cannot."
 
 
-def _follow(where: Callable[[Op, Masked, dict[str, Any]], Array]) -> Rule:
+def _follow(where: Callable[[Op, Masked, dict[str, Any]], Array | None]) -> Rule:
     """Returns the rule of an op that moves entries: `where` gives the mask of its result."""
 
     def apply(op: Op, arguments: dict[str, Any]) -> Any:
@@ -185,8 +185,10 @@ def _joining_axis(name: str, axis: int | None, rank: int) -> int | None:
     return None if axis is None else axis % rank
 
 
-_JOINED = "over features, a step is valid where all masked inputs are; over time, masks are joined,"
-_JOINED += " and an unmasked input counts as all valid."
+_JOINED = (
+    "over features, a step is valid where all masked inputs are; over time, masks are joined,"
+    " and an unmasked input counts as all valid."
+)
 
 
 @row(Rule(_concatenated, _JOINED), arrays=("xs",))

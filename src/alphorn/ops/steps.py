@@ -32,6 +32,7 @@ def _one_step(op: Op, arguments: dict[str, Any]) -> Any:
 def first(x: Any) -> Any:
     """Returns the first valid step of each row: `(B, T, ...)` to `(B, ...)`; zeros of an empty row.
 
+    >>> import jax.numpy as jnp
     >>> from alphorn.core.masked import Masked
     >>> first(Masked(jnp.array([[9.0, 1.0, 2.0]]), jnp.array([[False, True, True]])))
     Array([1.], dtype=float32)
@@ -43,6 +44,7 @@ def first(x: Any) -> Any:
 def last(x: Any) -> Any:
     """Returns the last valid step of each row: `(B, T, ...)` to `(B, ...)`; zeros of an empty row.
 
+    >>> import jax.numpy as jnp
     >>> from alphorn.core.masked import Masked
     >>> last(Masked(jnp.array([[1.0, 2.0, 9.0]]), jnp.array([[True, True, False]])))
     Array([2.], dtype=float32)
@@ -90,6 +92,7 @@ def take_steps(x: Any, start: int | None = None, stop: int | None = None, step: 
 
     `(B, T, ...)` to `(B, n, ...)`; negative numbers count from the row's own end.
 
+    >>> import jax.numpy as jnp
     >>> from alphorn.core.masked import Masked
     >>> x = Masked(jnp.array([[1.0, 2.0, 3.0, 0.0]]), jnp.array([[True, True, True, False]]))
     >>> take_steps(x, -2).data

@@ -205,7 +205,6 @@ def row(
     def decorate(plain: Callable) -> Callable:
         summary = inspect.cleandoc(plain.__doc__ or "")
         named = name or plain.__name__.strip("_")
-        add(Op(named, plain, rule, arrays, summary, symbolic), *aliases)
-        return plain
+        return add(Op(named, plain, rule, arrays, summary, symbolic), *aliases)
 
     return decorate
