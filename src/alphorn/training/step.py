@@ -95,7 +95,8 @@ class Program:
     def __init__(self, model: Any, step: str, variables: list[Variable], eager: bool = False):
         self.variables = variables
         share_lock(variables)
-        self._run = _compiled(weakref.ref(model), step, variables, eager)
+        self.names: list[str] = []
+        self._run = _compiled(weakref.ref(model), weakref.ref(self), step, eager)
 
     def __call__(self, batches: Batch, count: int) -> Logs:
         """Runs the step and puts the new values into the slots.
@@ -105,24 +106,25 @@ class Program:
             count: How many batches.
         """
         with interrupts_held(), hold(self.variables):
-            state, logs = self._run([v.slot for v in self.variables], batches, count)
+            state, figures = self._run([v.slot for v in self.variables], batches, count)
             for variable, value in zip(self.variables, state, strict=True):
                 variable.rebind(value)
-        return Logs(logs)
+        return Logs(dict(zip(self.names, figures, strict=True)))
 
 
-def _compiled(model: Any, step: str, variables: list[Variable], eager: bool) -> Callable:
-    def one(values: list, batch: Batch) -> tuple[list, Any]:
-        owner = model()
-        logs, new = functional(lambda: owner.run_step(step, batch), variables)(values)
-        return new, logs
+def _compiled(model: Any, program: Any, step: str, eager: bool) -> Callable:
+    def one(values: list, batch: Batch) -> tuple[list, list]:
+        owner, calling = model(), program()
+        logs, new = functional(lambda: owner.run_step(step, batch), calling.variables)(values)
+        calling.names = list(logs)
+        return new, list(logs.values())
 
-    def run(values: list, batches: Batch, count: int) -> tuple[list, Any]:
+    def run(values: list, batches: Batch, count: int) -> tuple[list, list]:
         if count == 1:
             return one(values, batches)
         stacked = jax.tree.map(lambda a: a.reshape(count, -1, *a.shape[1:]), batches)
-        values, logs = jax.lax.scan(one, values, stacked)
-        return values, jax.tree.map(lambda a: a[-1], logs)
+        values, figures = jax.lax.scan(one, values, stacked)
+        return values, [f[-1] for f in figures]
 
     return run if eager else jax.jit(run, static_argnums=2, donate_argnums=0)
 

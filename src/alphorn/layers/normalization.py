@@ -1,0 +1,221 @@
+"""Normalization. Statistics over time count valid steps only."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from alphorn.constraints import AsConstraint
+from alphorn.core.layer import Layer
+from alphorn.core.masked import expand_to
+from alphorn.core.rules import preserve
+from alphorn.errors import ArgumentError, ShapeError
+from alphorn.initializers import AsInitializer
+from alphorn.kernels.moments import moments
+from alphorn.regularizers import AsRegularizer
+
+__all__ = ["BatchNormalization", "LayerNormalization", "UnitNormalization"]
+
+
+class BatchNormalization(Layer):
+    """Makes each feature's mean 0 and variance 1 (Ioffe and Szegedy, 2015).
+
+    Training takes them from the valid steps of the batch, and keeps running means for use.
+
+    Args:
+        axis: That of the features.
+        momentum: Of the running means.
+        epsilon: Added to the variance.
+        center, scale: Whether there are an offset beta and a factor gamma.
+        *_initializer, *_regularizer, *_constraint: Of the weights.
+        synchronized: Replicas are JAX's, and always agree.
+
+    Not trainable, it uses the running means in training too.
+    """
+
+    axis: int = -1
+    momentum: float = 0.99
+    epsilon: float = 1e-3
+    center: bool = True
+    scale: bool = True
+    beta_initializer: AsInitializer = "zeros"
+    gamma_initializer: AsInitializer = "ones"
+    moving_mean_initializer: AsInitializer = "zeros"
+    moving_variance_initializer: AsInitializer = "ones"
+    beta_regularizer: AsRegularizer = None
+    gamma_regularizer: AsRegularizer = None
+    beta_constraint: AsConstraint = None
+    gamma_constraint: AsConstraint = None
+    synchronized: bool = False
+
+    masking = preserve
+
+    def build(self, input_shape: Any) -> None:
+        """Makes gamma, beta and the running means."""
+        size = input_shape[self.axis]
+        if size is None:
+            raise ShapeError(
+                f"BatchNormalization '{self.name}': axis {self.axis}",
+                received=f"shape {tuple(input_shape)}",
+                expected="a known number of features",
+            )
+        self.gamma = self.beta = None
+        if self.scale:
+            self.gamma = self.add_weight(
+                (size,),
+                self.gamma_initializer,
+                regularizer=self.gamma_regularizer,
+                constraint=self.gamma_constraint,
+                name="gamma",
+                autocast=False,
+            )
+        if self.center:
+            self.beta = self.add_weight(
+                (size,),
+                self.beta_initializer,
+                regularizer=self.beta_regularizer,
+                constraint=self.beta_constraint,
+                name="beta",
+                autocast=False,
+            )
+        self.moving_mean = self.add_weight(
+            (size,),
+            self.moving_mean_initializer,
+            trainable=False,
+            autocast=False,
+            name="moving_mean",
+        )
+        self.moving_variance = self.add_weight(
+            (size,),
+            self.moving_variance_initializer,
+            trainable=False,
+            autocast=False,
+            name="moving_variance",
+        )
+
+    def call(
+        self, inputs: Array, training: bool | None = None, mask: Array | None = None
+    ) -> Array:
+        """Returns the normalized data."""
+        axis = self.axis % inputs.ndim
+        if mask is not None and axis < mask.ndim:
+            raise ArgumentError(
+                f"BatchNormalization '{self.name}': axis", self.axis, "an axis of features"
+            )
+        # 16-bit sums over a batch are too coarse.
+        x = inputs.astype(jnp.float32) if inputs.dtype.itemsize < 4 else inputs
+        shape = [1] * inputs.ndim
+        shape[axis] = inputs.shape[axis]
+        if training and self.trainable:
+            axes = tuple(a for a in range(inputs.ndim) if a != axis)
+            mean, variance = moments(x, axes, mask)
+            if mask is None:
+                self._remember(mean, variance, jnp.ones((), bool))
+            else:  # an empty batch teaches nothing
+                self._remember(mean, variance, jnp.any(mask))
+        else:
+            mean, variance = self.moving_mean.value, self.moving_variance.value
+        factor = lax.rsqrt(variance + self.epsilon).astype(x.dtype)
+        if self.gamma is not None:
+            factor = factor * self.gamma.value
+        y = (x - mean.astype(x.dtype).reshape(shape)) * factor.reshape(shape)
+        if self.beta is not None:
+            y = y + self.beta.value.reshape(shape)
+        return y.astype(inputs.dtype)
+
+    def _remember(self, mean: Array, variance: Array, some: Array) -> None:
+        share = jnp.where(some, jnp.asarray(1 - self.momentum, jnp.float32), 0)
+        for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            now = lax.stop_gradient(now).astype(moving.dtype)
+            moving.assign(moving.value + share.astype(moving.dtype) * (now - moving.value))
+
+
+class LayerNormalization(Layer):
+    """Makes the mean of each step's features 0 and their variance 1 (Ba et al., 2016).
+
+    Args:
+        axis: One axis or several; over time, valid steps count.
+        epsilon: Added to the variance.
+        center, scale: Whether there are an offset beta and a factor gamma.
+        *_initializer, *_regularizer, *_constraint: Of the weights.
+    """
+
+    axis: Any = -1
+    epsilon: float = 1e-3
+    center: bool = True
+    scale: bool = True
+    beta_initializer: AsInitializer = "zeros"
+    gamma_initializer: AsInitializer = "ones"
+    beta_regularizer: AsRegularizer = None
+    gamma_regularizer: AsRegularizer = None
+    beta_constraint: AsConstraint = None
+    gamma_constraint: AsConstraint = None
+
+    masking = preserve
+
+    def _axes(self, rank: int) -> list[int]:
+        given = [self.axis] if isinstance(self.axis, int) else list(self.axis)
+        return sorted(a % rank for a in given)
+
+    def build(self, input_shape: Any) -> None:
+        """Makes gamma and beta."""
+        shape = tuple(input_shape[a] for a in self._axes(len(input_shape)))
+        self.gamma = self.beta = None
+        if self.scale:
+            self.gamma = self.add_weight(
+                shape,
+                self.gamma_initializer,
+                regularizer=self.gamma_regularizer,
+                constraint=self.gamma_constraint,
+                name="gamma",
+                autocast=False,
+            )
+        if self.center:
+            self.beta = self.add_weight(
+                shape,
+                self.beta_initializer,
+                regularizer=self.beta_regularizer,
+                constraint=self.beta_constraint,
+                name="beta",
+                autocast=False,
+            )
+
+    def call(self, inputs: Array, mask: Array | None = None) -> Array:
+        """Returns the normalized data."""
+        axes = self._axes(inputs.ndim)
+        x = inputs.astype(jnp.float32) if inputs.dtype.itemsize < 4 else inputs
+        counted = mask if mask is not None and any(a < mask.ndim for a in axes) else None
+        if counted is not None:
+            x = jnp.where(expand_to(counted, x.ndim), x, jnp.zeros_like(x))
+        mean, variance = moments(x, tuple(axes), counted, keepdims=True)
+        y = (x - mean) * lax.rsqrt(variance + jnp.asarray(self.epsilon, x.dtype))
+        shape = [n if a in axes else 1 for a, n in enumerate(inputs.shape)]
+        if self.gamma is not None:
+            y = y * self.gamma.value.reshape(shape)
+        if self.beta is not None:
+            y = y + self.beta.value.reshape(shape)
+        if counted is not None:
+            y = jnp.where(expand_to(counted, y.ndim), y, jnp.zeros_like(y))
+        return y.astype(inputs.dtype)
+
+
+class UnitNormalization(Layer):
+    """Scales each step's features to norm 1.
+
+    Args:
+        axis: One axis or several.
+    """
+
+    axis: Any = -1
+    masking = preserve
+
+    def call(self, inputs: Array, mask: Array | None = None) -> Array:
+        """Returns the normalized data."""
+        axes = (self.axis,) if isinstance(self.axis, int) else tuple(self.axis)
+        x = inputs
+        if mask is not None:
+            crossed = any(a % x.ndim < mask.ndim for a in axes)
+            fill = jnp.zeros_like(x) if crossed else jnp.ones_like(x)
+            x = jnp.where(expand_to(mask, x.ndim), x, fill)
+        squares = jnp.sum(jnp.square(x), axes, keepdims=True)
+        return x * lax.rsqrt(jnp.maximum(squares, jnp.asarray(1e-12, x.dtype)))
