@@ -316,7 +316,7 @@ class StackedRNNCells(Layer):
     Args:
         cells: With `call`, `state_size` and, where they have it, `output_size`.
 
-    Its state is a list with the states of each cell.
+    Its state is a list with a tuple for each cell, its states.
     """
 
     masking = preserve
@@ -344,7 +344,7 @@ class StackedRNNCells(Layer):
 
     def get_initial_state(self, batch_size: int | None = None) -> list[Any]:
         """Returns the first states of the cells."""
-        return [first_state(cell, batch_size, self.compute_dtype) for cell in self.cells]
+        return [tuple(first_state(c, batch_size, self.compute_dtype)) for c in self.cells]
 
     def call(
         self, inputs: Any, states: Any, training: bool | None = False
@@ -352,9 +352,9 @@ class StackedRNNCells(Layer):
         """Computes one step of all cells."""
         new = []
         for cell, state in zip(self.cells, states, strict=True):
-            state = state if isinstance(state, list | tuple) else [state]
-            inputs, after = call_cell(cell, inputs, state, training)
-            new.append(after)
+            state = state if isinstance(state, list | tuple) else (state,)
+            inputs, after = call_cell(cell, inputs, list(state), training)
+            new.append(tuple(after))
         return inputs, new
 
 

@@ -45,6 +45,12 @@ class _Recurrent(Layer):
         mask = step_mask(first_mask(call.masks))
         return reverse_by_extent(mask, mask) if self.go_backwards else mask
 
+    @property
+    def weights(self) -> list[Variable]:
+        """The Variables that files hold: kept states are not among them."""
+        kept = set(self.states or [])
+        return [v for v in super().weights if v not in kept]
+
     def reset_state(self) -> None:
         """Sets kept states to zero."""
         for variable in self.states or []:

@@ -51,6 +51,12 @@ class TimeDistributed(Wrapper):
 
     def build(self, input_shape: Any) -> None:
         """Builds the inner layer on one step."""
+        if len(input_shape) < 2:
+            raise ShapeError(
+                f"TimeDistributed '{self.name}'",
+                received=f"shape {tuple(input_shape)}",
+                expected="(batch, time, ...)",
+            )
         if not self.layer.built and _builds_by_shape(self.layer):
             self.layer.build((input_shape[0], *input_shape[2:]))
 
@@ -58,12 +64,6 @@ class TimeDistributed(Wrapper):
         """Returns the inner layer's outputs, step by step."""
         inputs = _with(inputs, mask)
         data, known = unmask(inputs), mask_of(inputs)
-        if data.ndim < 2:
-            raise ShapeError(
-                f"TimeDistributed '{self.name}'",
-                received=f"shape {tuple(data.shape)}",
-                expected="(batch, time, ...)",
-            )
         batch, time = data.shape[:2]
         if known is not None and known.ndim == 1:
             known = jnp.broadcast_to(known[:, None], (batch, time))
@@ -212,7 +212,9 @@ class Bidirectional(Layer):
             return None
         if self.forward_layer.go_backwards:
             mask = reverse_by_extent(mask, mask)
-        return (mask, mask) if self.merge_mode is None else mask
+        if self.merge_mode is not None:
+            return mask
+        return (mask, mask, *(None for _ in call.outputs[2:]))
 
     def call(
         self, sequences: Array, initial_state: Any = None, mask: Any = None, training: Any = None
