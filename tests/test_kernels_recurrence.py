@@ -19,6 +19,7 @@ from alphorn.kernels.recurrence import reverse_by_extent, scan_cell
 B, T, F, U = 4, 7, 3, 5
 GATES = {"simple": 1, "lstm": 4, "gru": 3, "gru_before": 3}
 KINDS = list(GATES)
+BY_HAND = ["simple", "lstm", "gru"]  # whose gradients are written by hand
 MASK = np.array(
     [
         [1, 1, 1, 1, 0, 0, 0],  # padded behind
@@ -34,7 +35,10 @@ def problem(kind, dtype=np.float32, seed=0):
     """Arguments as a dict: x, states, kernel, recurrent_kernel, bias."""
     rng = np.random.default_rng(seed)
     width = GATES[kind] * U
-    draw = lambda *shape: jnp.asarray(rng.normal(size=shape) * 0.5, dtype)
+
+    def draw(*shape):
+        return jnp.asarray(rng.normal(size=shape) * 0.5, dtype)
+
     return {
         "x": draw(B, T, F) * 2,
         "states": [draw(B, U) for _ in range(2 if kind == "lstm" else 1)],
@@ -55,7 +59,7 @@ def run(kind, p, mask=None, **options):
     return gru(*args, reset_after=kind == "gru", **options)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def compiled(f, kind, masked=True, **options):
     """`f` jitted, as a function of problem and mask: `(result, gradients of scalar)`."""
 
@@ -98,7 +102,10 @@ def reference(kind, p, mask=None, **activations):
         states, previous = carry
         x, valid = now
         new = plain_step(kind, p, x, states, **activations)
-        pick = lambda n, o: jnp.where(valid[:, None], n, o)
+
+        def pick(n, o):
+            return jnp.where(valid[:, None], n, o)
+
         states = tuple(map(pick, new, states))
         output = pick(new[0], previous)
         return (states, output), output
@@ -143,11 +150,12 @@ def keras_layer(kind, **options):
 @pytest.mark.parametrize("kind", KINDS)
 def test_unmasked_is_keras(kind, go_backwards):
     p = problem(kind)
-    for sequences in (True, False):
-        layer = keras_layer(kind, return_sequences=sequences, go_backwards=go_backwards)
-        wanted, *states = layer(p["x"], initial_state=p["states"])
-        got = run(kind, p, go_backwards=go_backwards, sequences=sequences)
-        close(got, (wanted, tuple(states)))
+    layer = keras_layer(kind, return_sequences=True, go_backwards=go_backwards)
+    wanted, *states = layer(p["x"], initial_state=p["states"])
+    got = compiled(run, kind, False, go_backwards=go_backwards)(p, MASK)[0]
+    close(got, (wanted, tuple(states)))
+    last = run(kind, p, go_backwards=go_backwards, sequences=False)
+    close(last, (wanted[:, -1], tuple(states)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -194,8 +202,18 @@ def test_gradients_are_those_of_a_plain_scan(kind, masked):
     close(compiled(run, kind, masked)(p, MASK), compiled(reference, kind, masked)(p, MASK))
 
 
-@pytest.mark.parametrize("name", ["relu", "linear", "softsign"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("simple", "relu"),
+        ("simple", "softsign"),
+        ("lstm", "relu"),
+        ("lstm", "softsign"),
+        ("gru", "linear"),
+        ("gru", "relu"),
+        ("gru_before", "linear"),
+    ],
+)
 def test_other_activations(kind, name):
     act = {"relu": jax.nn.relu, "linear": None, "softsign": jax.nn.soft_sign}[name]
     options, plain = {"activation": act}, {"act": act or jnp.asarray}
@@ -208,7 +226,7 @@ def test_other_activations(kind, name):
     close(got, compiled(reference, kind, **plain)(p, MASK))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BY_HAND)
 def test_second_order(kind):
     def penalty(f, p):
         g = jax.grad(lambda p: scalar(f(kind, p, MASK)))(p)
@@ -234,13 +252,19 @@ def test_third_order():
     p = problem("simple")
 
     def along(f, weight, order):
-        g = lambda k: scalar(f("simple", p | {"recurrent_kernel": k}, MASK))
+
+        def g(k):
+            return scalar(f("simple", p | {"recurrent_kernel": k}, MASK))
+
         for _ in range(order):
             g = (lambda h: lambda k: jnp.sum(jax.grad(h)(k) * weight))(g)
         return g(p["recurrent_kernel"])
 
     weight = jnp.sin(jnp.arange(U * U, dtype=jnp.float32)).reshape(U, U)
-    third = lambda f: jax.jit(lambda weight: along(f, weight, 3))(weight)
+
+    def third(f):
+        return jax.jit(lambda weight: along(f, weight, 3))(weight)
+
     close(third(run), third(reference))
 
 
@@ -301,7 +325,7 @@ def test_no_steps_at_all(kind):
     close(run(kind, p, sequences=False)[0], jnp.zeros((B, U)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BY_HAND)
 def test_vmap(kind):
     ps = [problem(kind, seed=s) for s in range(3)]
     masks = np.stack([MASK, np.roll(MASK, 1, 0), ~MASK])
@@ -317,12 +341,16 @@ def test_vmap(kind):
     close(got[1], grad(ps[0] | {"recurrent_kernel": kernels[1]}, MASK)["x"])
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [*((kind, jnp.bfloat16) for kind in KINDS), ("lstm", jnp.float16)]
+)
 def test_sixteen_bits(kind, dtype):
     p = jax.tree.map(lambda a: (a * 0.5).astype(dtype), problem(kind))
     exact = jax.tree.map(lambda a: a.astype(jnp.float32), p)
-    total = lambda p: (lambda out: (jnp.sum(out[0].astype(jnp.float32)), out))(run(kind, p, MASK))
+
+    def total(p):
+        return (lambda out: (jnp.sum(out[0].astype(jnp.float32)), out))(run(kind, p, MASK))
+
     both = jax.jit(jax.grad(total, has_aux=True))
     got, out = both(p)
     wanted, out_wanted = both(exact)
@@ -339,7 +367,10 @@ def test_sums_over_many_steps_keep_their_small_parts():
         "recurrent_kernel": jnp.zeros((1, 1), jnp.bfloat16),
         "bias": jnp.zeros((1,), jnp.bfloat16),
     }
-    total = lambda p: jnp.sum(run("simple", p, activation=None)[0].astype(jnp.float32))
+
+    def total(p):
+        return jnp.sum(run("simple", p, activation=None)[0].astype(jnp.float32))
+
     got = jax.grad(total)(p)
     # 4096 ones: a sum in bfloat16 stops at 256.
     assert float(got["bias"][0]) == 4096
@@ -380,13 +411,15 @@ def test_reversal_by_extent():
     np.testing.assert_array_equal(reverse_by_extent(reverse_by_extent(x, mask), mask), x)
 
 
-@pytest.mark.parametrize("unroll", [False, True])
-@pytest.mark.parametrize("go_backwards", [False, True])
+@pytest.mark.parametrize(("unroll", "go_backwards"), [(False, True), (True, False)])
 def test_any_cell_as_the_fused_one(unroll, go_backwards):
     p = problem("lstm")
 
     def loose(kind, p, mask, **options):
-        step = lambda x, states: (lambda new: (new[0], new))(plain_step("lstm", p, x, states))
+        def step(x, states):
+            new = plain_step("lstm", p, x, states)
+            return new[0], new
+
         return scan_cell(
             step,
             p["x"],
