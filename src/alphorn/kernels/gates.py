@@ -137,7 +137,7 @@ def _project(x: Array, kernel: Array, bias: Array | None) -> Array:
     if bias is None:
         return projected
     # In float32, so that the bias's gradient, a sum over all steps, is as well.
-    wide = jnp.promote_types(projected.dtype, jnp.float32)
+    wide = jnp.float32 if projected.dtype.itemsize < 4 else projected.dtype
     return (projected.astype(wide) + bias.astype(wide)).astype(projected.dtype)
 
 
