@@ -1,0 +1,272 @@
+"""Layers that move entries. Where the time axis survives so does the mask; else padding is zero."""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from alphorn.config import standardize_data_format
+from alphorn.core.layer import Layer
+from alphorn.core.masked import extent
+from alphorn.core.rules import filled, resample
+from alphorn.errors import ArgumentError, ShapeError
+
+__all__ = [
+    "Cropping1D",
+    "Flatten",
+    "Permute",
+    "RepeatVector",
+    "Reshape",
+    "UpSampling1D",
+    "ZeroPadding1D",
+]
+
+_moves = filled(resample, 0.0)
+
+
+class Flatten(Layer):
+    """Puts all entries of a row along one axis: `(batch, ...)` to `(batch, entries)`.
+
+    `(batch, time, 1)` keeps its mask; from a longer sequence masked entries come out as zeros.
+
+    Args:
+        data_format: "channels_first" moves the channels last before.
+    """
+
+    data_format: Any = None
+    masking = _moves
+
+    def after_init(self) -> None:
+        """Checks the layout."""
+        self.data_format = standardize_data_format(self.data_format)
+
+    def resampled_mask(self, mask: Array | None, outputs: Array) -> Array | None:
+        """The mask of `(batch, time, 1)`."""
+        if mask is not None and mask.ndim == 2 and tuple(outputs.shape) == tuple(mask.shape):
+            return mask
+        return None
+
+    def call(self, inputs: Array) -> Array:
+        """Returns `(batch, entries)`."""
+        if self.data_format == "channels_first" and inputs.ndim > 2:
+            inputs = jnp.moveaxis(inputs, 1, -1)
+        return inputs.reshape(inputs.shape[0], math.prod(inputs.shape[1:]))
+
+
+class Reshape(Layer):
+    """Puts a row's entries into another shape.
+
+    Args:
+        target_shape: Without the batch axis; one -1 takes what is left.
+
+    Where time stays the first axis its mask stays; else masked entries come out as zeros.
+    """
+
+    target_shape: Any
+    masking = _moves
+
+    def after_init(self) -> None:
+        """Checks the shape."""
+        self.target_shape = tuple(self.target_shape)
+        if sum(s in (-1, None) for s in self.target_shape) > 1:
+            raise ArgumentError(
+                f"Reshape '{self.name}': target_shape", self.target_shape, "at most one -1"
+            )
+
+    def resampled_mask(self, mask: Array | None, outputs: Array) -> Array | None:
+        """The mask where time stays the first axis."""
+        if mask is None or tuple(outputs.shape[: mask.ndim]) != tuple(mask.shape):
+            return None
+        return mask
+
+    def call(self, inputs: Array) -> Array:
+        """Returns `(batch, *target_shape)`."""
+        shape = tuple(-1 if s is None else s for s in self.target_shape)
+        known = math.prod(s for s in shape if s != -1)
+        entries = math.prod(inputs.shape[1:])
+        if (entries != known if -1 not in shape else known and entries % known):
+            raise ShapeError(
+                f"Reshape '{self.name}'",
+                received=f"shape {tuple(inputs.shape)}: {entries} entries a row",
+                expected=f"what {self.target_shape} holds",
+            )
+        shape = tuple(entries // known if s == -1 else s for s in shape)
+        return inputs.reshape(inputs.shape[0], *shape)
+
+
+class Permute(Layer):
+    """Puts the axes of a row into another order.
+
+    Args:
+        dims: Axes from 1, e.g. `(2, 1)`.
+
+    Where time stays the first axis its mask stays; else masked entries come out as zeros.
+    """
+
+    dims: Any
+    masking = _moves
+
+    def after_init(self) -> None:
+        """Checks the order."""
+        self.dims = tuple(self.dims)
+        if sorted(self.dims) != list(range(1, len(self.dims) + 1)):
+            raise ArgumentError(
+                f"Permute '{self.name}': dims", self.dims, "the axes from 1, each once"
+            )
+
+    def resampled_mask(self, mask: Array | None, outputs: Array) -> Array | None:
+        """The mask where its axes stay where they are."""
+        if mask is None or self.dims[: mask.ndim - 1] != tuple(range(1, mask.ndim)):
+            return None
+        return mask
+
+    def call(self, inputs: Array) -> Array:
+        """Returns the row's axes in the new order."""
+        if inputs.ndim != len(self.dims) + 1:
+            raise ShapeError(
+                f"Permute '{self.name}'",
+                received=f"shape {tuple(inputs.shape)}",
+                expected=f"rank {len(self.dims) + 1}",
+            )
+        return jnp.transpose(inputs, (0, *self.dims))
+
+
+class RepeatVector(Layer):
+    """Repeats a row: `(batch, features)` to `(batch, n, features)`.
+
+    Args:
+        n: How often.
+
+    Masked entries of the row come out as zeros.
+    """
+
+    n: int
+    masking = _moves
+
+    def after_init(self) -> None:
+        """Checks the number."""
+        if not isinstance(self.n, int) or self.n < 1:
+            raise ArgumentError(f"RepeatVector '{self.name}': n", repr(self.n), "an integer > 0")
+
+    def resampled_mask(self, mask: Array | None, outputs: Array) -> Array | None:
+        """A mask of rows stays."""
+        return mask if mask is not None and mask.ndim == 1 else None
+
+    def call(self, inputs: Array) -> Array:
+        """Returns `(batch, n, features)`."""
+        if inputs.ndim != 2:
+            raise ShapeError(
+                f"RepeatVector '{self.name}'",
+                received=f"shape {tuple(inputs.shape)}",
+                expected="(batch, features)",
+            )
+        return jnp.repeat(inputs[:, None], self.n, 1)
+
+
+class ZeroPadding1D(Layer):
+    """Adds steps of zeros round each row: they are valid steps, as they would be alone.
+
+    Args:
+        padding: A number for both ends, or `(before, after)`.
+        data_format: "channels_last" or "channels_first".
+    """
+
+    padding: Any = 1
+    data_format: Any = None
+    masking = _moves
+
+    def after_init(self) -> None:
+        """Checks the numbers."""
+        self.data_format = standardize_data_format(self.data_format)
+        given = self.padding
+        self.padding = (given, given) if isinstance(given, int) else tuple(given)
+
+    def _places(self, mask: Array, length: int) -> tuple[Array, Array, Array]:
+        start, stop = (edge[:, None] for edge in extent(mask))
+        step = jnp.arange(length, dtype=jnp.int32)[None]
+        before, after = self.padding
+        inside = (step >= start) & (step < stop + before + after) & (stop > start)
+        source = step - before
+        own = (source >= start) & (source < stop)
+        return source, own, inside
+
+    def resampled_mask(self, mask: Array | None, outputs: Array) -> Array | None:
+        """The row's steps and the new ones round them; missing steps stay missing."""
+        if mask is None or mask.ndim < 2:
+            return mask
+        source, own, inside = self._places(mask, outputs.shape[1])
+        valid = jnp.take_along_axis(mask, jnp.clip(source, 0, mask.shape[1] - 1), 1)
+        return inside & (valid | ~own)
+
+    def call(self, inputs: Array, mask: Array | None = None) -> Array:
+        """Returns `(batch, before + time + after, features)`."""
+        if self.data_format == "channels_first":
+            return jnp.pad(inputs, ((0, 0), (0, 0), self.padding))
+        return jnp.pad(inputs, ((0, 0), self.padding, (0, 0)))
+
+
+class Cropping1D(Layer):
+    """Takes steps off both ends of each row.
+
+    Args:
+        cropping: A number for both ends, or `(before, after)`.
+        data_format: "channels_last" or "channels_first".
+    """
+
+    cropping: Any = 1
+    data_format: Any = None
+    masking = _moves
+
+    def after_init(self) -> None:
+        """Checks the numbers."""
+        self.data_format = standardize_data_format(self.data_format)
+        given = self.cropping
+        self.cropping = (given, given) if isinstance(given, int) else tuple(given)
+
+    def resampled_mask(self, mask: Array | None, outputs: Array) -> Array | None:
+        """What the row alone would have left."""
+        if mask is None or mask.ndim < 2:
+            return mask
+        start, stop = (edge[:, None] for edge in extent(mask))
+        before, after = self.cropping
+        step = jnp.arange(mask.shape[1])[None]
+        left = mask & (step >= start + before) & (step < stop - after)
+        return left[:, before : before + outputs.shape[1]]
+
+    def call(self, inputs: Array, mask: Array | None = None) -> Array:
+        """Returns the rows without their ends."""
+        axis = 1 if self.data_format == "channels_last" else 2
+        before, after = self.cropping
+        size = inputs.shape[axis]
+        if mask is None:
+            if before + after >= size:
+                raise ShapeError(
+                    f"Cropping1D '{self.name}'",
+                    received=f"{size} steps",
+                    expected=f"more than {before + after}",
+                )
+            return inputs[:, before : size - after] if axis == 1 else inputs[..., before : size - after]
+        kept = inputs[:, before:] if size > before else inputs[:, :0]
+        # Rows end where they end: what is beyond is masked, not cut.
+        return kept[:, : max(size - before - after, 0)]
+
+
+class UpSampling1D(Layer):
+    """Repeats each step.
+
+    Args:
+        size: How often.
+    """
+
+    size: int = 2
+    masking = _moves
+
+    def resampled_mask(self, mask: Array | None, outputs: Array) -> Array | None:
+        """Each step's own validity, repeated."""
+        return mask if mask is None or mask.ndim < 2 else jnp.repeat(mask, self.size, 1)
+
+    def call(self, inputs: Array) -> Array:
+        """Returns `(batch, time * size, features)`."""
+        return jnp.repeat(inputs, self.size, 1)
+

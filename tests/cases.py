@@ -1,0 +1,119 @@
+"""One row a layer: how it is made, what it is called on, and what it cannot promise.
+
+`name` is the class, `make(L)` gives the layer from a namespace of layers (ours or Keras's), `inputs`
+says what data it takes, `front` whether padding may stand in front, `exempt` why a property of the
+promise does not hold, by the property's name.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer in one configuration."""
+
+    name: str
+    make: Callable[[Any], Any]
+    inputs: str = "sequence"
+    front: bool = True
+    exempt: dict[str, str] = field(default_factory=dict)
+    oracle: bool = True
+    tolerance: float = 1e-5
+    label: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}{'-' if self.label else ''}{self.label}"
+
+
+WIDTH = "its width depends on the length: a row alone has another shape"
+FIRST = "windows count from the row's first step, positions from the batch's"
+MOVED = "time is no longer the first axis: a row alone has another shape"
+ROWS = "takes statistics over the batch, which a row alone does not have"
+IDS = "takes ids"
+
+LAYERS = [
+    Case("Identity", lambda L: L.Identity()),
+    Case("Dense", lambda L: L.Dense(3, activation="tanh")),
+    Case("Activation", lambda L: L.Activation("softmax")),
+    Case("Activation", lambda L: L.Activation("relu"), label="relu"),
+    Case("ReLU", lambda L: L.ReLU(negative_slope=0.1, max_value=0.8)),
+    Case("LeakyReLU", lambda L: L.LeakyReLU()),
+    Case("ELU", lambda L: L.ELU()),
+    Case("PReLU", lambda L: L.PReLU(shared_axes=[1])),
+    Case("Softmax", lambda L: L.Softmax()),
+    Case("Softmax", lambda L: L.Softmax(axis=1), label="time"),
+    Case("Embedding", lambda L: L.Embedding(20, 4), inputs="ids"),
+    Case("Embedding", lambda L: L.Embedding(20, 4, mask_zero=True), inputs="ids", label="zero"),
+    Case("Masking", lambda L: L.Masking(0.0)),
+    Case("Lambda", lambda L: L.Lambda(lambda x: x * 2.0 + 1.0)),
+    Case("Dropout", lambda L: L.Dropout(0.5)),
+    Case("SpatialDropout1D", lambda L: L.SpatialDropout1D(0.5)),
+    Case("SpatialDropout2D", lambda L: L.SpatialDropout2D(0.5), inputs="grid"),
+    Case("GaussianDropout", lambda L: L.GaussianDropout(0.5)),
+    Case("GaussianNoise", lambda L: L.GaussianNoise(0.5)),
+    Case("AlphaDropout", lambda L: L.AlphaDropout(0.5)),
+    Case("ActivityRegularization", lambda L: L.ActivityRegularization(0.1, 0.1)),
+    Case("LayerNormalization", lambda L: L.LayerNormalization()),
+    Case("BatchNormalization", lambda L: L.BatchNormalization()),
+    Case("UnitNormalization", lambda L: L.UnitNormalization()),
+    Case("Flatten", lambda L: L.Flatten(), exempt={"padding": WIDTH, "alone": WIDTH}),
+    Case("Reshape", lambda L: L.Reshape((-1, 2, 2))),
+    Case("Permute", lambda L: L.Permute((2, 1)), exempt={"padding": MOVED, "alone": MOVED}),
+    Case("RepeatVector", lambda L: L.RepeatVector(3), inputs="vector"),
+    Case("ZeroPadding1D", lambda L: L.ZeroPadding1D((1, 2))),
+    Case("Cropping1D", lambda L: L.Cropping1D((1, 1)), front=False),
+    Case("UpSampling1D", lambda L: L.UpSampling1D(2), front=False),
+    Case("Concatenate", lambda L: L.Concatenate(), inputs="pair"),
+    Case("Add", lambda L: L.Add(), inputs="pair"),
+    Case("Subtract", lambda L: L.Subtract(), inputs="pair"),
+    Case("Multiply", lambda L: L.Multiply(), inputs="pair"),
+    Case("Average", lambda L: L.Average(), inputs="pair"),
+    Case("Maximum", lambda L: L.Maximum(), inputs="pair"),
+    Case("Minimum", lambda L: L.Minimum(), inputs="pair"),
+    Case("Dot", lambda L: L.Dot(axes=1), inputs="pair"),
+    Case("Conv1D", lambda L: L.Conv1D(3, 3)),
+    Case("Conv1D", lambda L: L.Conv1D(3, 3, padding="same", strides=2), front=False, label="same2"),
+    Case("Conv1D", lambda L: L.Conv1D(3, 2, padding="causal", dilation_rate=2), label="causal"),
+    Case("Conv2D", lambda L: L.Conv2D(3, (2, 2), padding="same"), inputs="grid"),
+    Case("MaxPooling1D", lambda L: L.MaxPooling1D(2, 1, padding="same")),
+    Case("MaxPooling1D", lambda L: L.MaxPooling1D(3, 2), front=False, label="strided"),
+    Case("MaxPooling2D", lambda L: L.MaxPooling2D((2, 1), (1, 1)), inputs="grid"),
+    Case("AveragePooling1D", lambda L: L.AveragePooling1D(2, 1, padding="same")),
+    Case("AveragePooling2D", lambda L: L.AveragePooling2D((2, 1), (1, 1)), inputs="grid"),
+    Case("GlobalMaxPooling1D", lambda L: L.GlobalMaxPooling1D()),
+    Case("GlobalAveragePooling1D", lambda L: L.GlobalAveragePooling1D()),
+    Case("GlobalAveragePooling1D", lambda L: L.GlobalAveragePooling1D(keepdims=True), label="kept"),
+    Case("GlobalMaxPooling2D", lambda L: L.GlobalMaxPooling2D(), inputs="grid"),
+    Case("GlobalAveragePooling2D", lambda L: L.GlobalAveragePooling2D(), inputs="grid"),
+    Case("SimpleRNN", lambda L: L.SimpleRNN(3)),
+    Case("LSTM", lambda L: L.LSTM(3)),
+    Case("LSTM", lambda L: L.LSTM(3, return_sequences=True), label="sequences"),
+    Case(
+        "LSTM", lambda L: L.LSTM(3, return_sequences=True, go_backwards=True), label="backwards"
+    ),
+    Case("GRU", lambda L: L.GRU(3, return_sequences=True)),
+    Case("GRU", lambda L: L.GRU(3, reset_after=False), label="before"),
+    Case("RNN", lambda L: L.RNN(L.LSTMCell(3), return_sequences=True)),
+    Case("RNN", lambda L: L.RNN([L.GRUCell(3), L.SimpleRNNCell(2)]), label="stacked"),
+    Case("Bidirectional", lambda L: L.Bidirectional(L.LSTM(3, return_sequences=True))),
+    Case("Bidirectional", lambda L: L.Bidirectional(L.GRU(3), merge_mode="sum"), label="sum"),
+    Case("TimeDistributed", lambda L: L.TimeDistributed(L.Dense(3))),
+    Case("TimeDistributed", lambda L: L.TimeDistributed(L.LSTM(3)), inputs="nested", label="lstm"),
+    Case("MultiHeadAttention", lambda L: L.MultiHeadAttention(2, 3), inputs="two"),
+    Case("Attention", lambda L: L.Attention(), inputs="pair"),
+    Case("Attention", lambda L: L.Attention(True, "concat"), inputs="pair", label="concat"),
+    Case("AdditiveAttention", lambda L: L.AdditiveAttention(), inputs="pair"),
+]
+
+# Classes that no data pass through by themselves, and other names of layers above.
+WITHOUT_ROW = {
+    "Layer": "the base",
+    "Wrapper": "the base of wrappers",
+    "InputLayer": "no data pass through it: it makes a Symbol",
+    "LSTMCell": "one step: under RNN",
+    "GRUCell": "one step: under RNN",
+    "SimpleRNNCell": "one step: under RNN",
+    "StackedRNNCells": "one step: under RNN",
+}

@@ -1,0 +1,33 @@
+"""Settings of all tests: the oracle runs on JAX, names and seeds start anew for each test."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+import alphorn
+from alphorn import config, naming
+
+settings.register_profile("quick", max_examples=15, deadline=None, derandomize=True)
+settings.register_profile("thorough", max_examples=300, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+@pytest.fixture(autouse=True)
+def fresh_names_and_seeds() -> Iterator[None]:
+    naming.reset_names()
+    config.set_random_seed(0)
+    yield
+    config.set_dtype_policy(None)
+
+
+@pytest.fixture(autouse=True)
+def names_in_examples(doctest_namespace: dict) -> None:
+    import jax.numpy as jnp
+
+    doctest_namespace |= {"keras": alphorn, "np": np, "jnp": jnp}
