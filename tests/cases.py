@@ -90,9 +90,7 @@ LAYERS = [
     Case("SimpleRNN", lambda L: L.SimpleRNN(3)),
     Case("LSTM", lambda L: L.LSTM(3)),
     Case("LSTM", lambda L: L.LSTM(3, return_sequences=True), label="sequences"),
-    Case(
-        "LSTM", lambda L: L.LSTM(3, return_sequences=True, go_backwards=True), label="backwards"
-    ),
+    Case("LSTM", lambda L: L.LSTM(3, return_sequences=True, go_backwards=True), label="backwards"),
     Case("GRU", lambda L: L.GRU(3, return_sequences=True)),
     Case("GRU", lambda L: L.GRU(3, reset_after=False), label="before"),
     Case("RNN", lambda L: L.RNN(L.LSTMCell(3), return_sequences=True)),

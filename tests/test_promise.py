@@ -143,9 +143,9 @@ def test_order_of_rows_and_jit_change_nothing(case: Case) -> None:
     def compiled(values: list, x: jax.Array, m: jax.Array) -> object:
         wrapped = keras.Masked.trusted(x, m)
         args = {"pair": ([wrapped, wrapped],), "two": (wrapped, wrapped)}
-        return keras.functional(
-            lambda: layer(*args.get(case.inputs, (wrapped,))), layer.variables
-        )(values)[0]
+        return keras.functional(lambda: layer(*args.get(case.inputs, (wrapped,))), layer.variables)(
+            values
+        )[0]
 
     assert callable(pure)
     jitted = leaves(jax.jit(compiled)([v.value for v in layer.variables], batch, mask))

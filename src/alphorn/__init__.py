@@ -14,6 +14,8 @@ from alphorn import (
     optimizers,
     preprocessing,
     regularizers,
+    saving,
+    summary,
     utils,
 )
 from alphorn.config import DTypePolicy
@@ -81,6 +83,7 @@ __all__ = [
     "optimizers",
     "preprocessing",
     "regularizers",
+    "saving",
     "unmask",
     "utils",
     "value_and_grad",

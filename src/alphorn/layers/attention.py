@@ -229,10 +229,7 @@ class MultiHeadAttention(Layer):
     def weight_options(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the arguments of kernels and of biases."""
         return tuple(
-            {
-                k: getattr(self, f"{what}_{k}")
-                for k in ("initializer", "regularizer", "constraint")
-            }
+            {k: getattr(self, f"{what}_{k}") for k in ("initializer", "regularizer", "constraint")}
             for what in ("kernel", "bias")
         )  # pyright: ignore[reportReturnType]
 

@@ -187,9 +187,7 @@ class Concatenate(_Merge):
         ):
             super().build(input_shape)
         ranks = {len(s) for s in input_shape}
-        others = [
-            tuple(n for i, n in enumerate(s) if i != self.axis % len(s)) for s in input_shape
-        ]
+        others = [tuple(n for i, n in enumerate(s) if i != self.axis % len(s)) for s in input_shape]
         agree = all(
             len({n for n in sizes if n is not None}) < 2 for sizes in zip(*others, strict=False)
         )

@@ -93,9 +93,7 @@ class BatchNormalization(Layer):
             name="moving_variance",
         )
 
-    def call(
-        self, inputs: Array, training: bool | None = None, mask: Array | None = None
-    ) -> Array:
+    def call(self, inputs: Array, training: bool | None = None, mask: Array | None = None) -> Array:
         """Returns the normalized data."""
         axis = self.axis % inputs.ndim
         if mask is not None and axis < mask.ndim:

@@ -85,7 +85,7 @@ class Reshape(Layer):
         shape = tuple(-1 if s is None else s for s in self.target_shape)
         known = math.prod(s for s in shape if s != -1)
         entries = math.prod(inputs.shape[1:])
-        if (entries != known if -1 not in shape else known and entries % known):
+        if entries != known if -1 not in shape else known and entries % known:
             raise ShapeError(
                 f"Reshape '{self.name}'",
                 received=f"shape {tuple(inputs.shape)}: {entries} entries a row",
@@ -246,7 +246,11 @@ class Cropping1D(Layer):
                     received=f"{size} steps",
                     expected=f"more than {before + after}",
                 )
-            return inputs[:, before : size - after] if axis == 1 else inputs[..., before : size - after]
+            return (
+                inputs[:, before : size - after]
+                if axis == 1
+                else inputs[..., before : size - after]
+            )
         kept = inputs[:, before:] if size > before else inputs[:, :0]
         # Rows end where they end: what is beyond is masked, not cut.
         return kept[:, : max(size - before - after, 0)]
@@ -269,4 +273,3 @@ class UpSampling1D(Layer):
     def call(self, inputs: Array) -> Array:
         """Returns `(batch, time * size, features)`."""
         return jnp.repeat(inputs, self.size, 1)
-

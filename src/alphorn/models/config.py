@@ -60,7 +60,9 @@ def graph_config(graph: Graph) -> dict[str, Any]:
     }
 
 
-def graph_from_config(config: dict[str, Any], custom_objects: dict | None = None) -> tuple[Any, Any]:
+def graph_from_config(
+    config: dict[str, Any], custom_objects: dict | None = None
+) -> tuple[Any, Any]:
     """Returns `(inputs, outputs)` of the graph that `graph_config` described."""
     made: dict[str, Any] = {}
     outputs: dict[tuple[str, int], list[Symbol]] = {}

@@ -62,6 +62,10 @@ class CompiledLoss:
             loss = [loss] * len(names)
         self.losses = [as_loss(x) for x in per_output("loss", loss, names, keys)]
         self.weights = per_output("loss_weights", weights, names, keys)
+        if wrong := [w for w in self.weights if isinstance(w, str)]:
+            raise ArgumentError(
+                "compile: loss_weights", repr(wrong[0]), "numbers", "metrics=[...] by its name"
+            )
         self.trackers = [Mean(name=f"{n}_loss") for n in names] if len(names) > 1 else []
 
     def __call__(self, y: list, predictions: list, weights: list) -> tuple[Array | None, Array]:

@@ -1,0 +1,156 @@
+"""Weights in `.weights.h5` files, as Keras 3 lays them out."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from alphorn.core.layer import Layer
+from alphorn.core.random import SeedGenerator
+from alphorn.core.tracking import Tracked
+from alphorn.core.variable import Variable
+from alphorn.errors import ArgumentError, ShapeError
+from alphorn.models.model import Model
+from alphorn.naming import snake_case
+
+__all__ = ["load_weights", "save_weights"]
+
+
+def _children(layer: Any) -> list[tuple[str, Any]]:
+    """Parts with their names in the file: attributes, and `layers/<class name>` of models."""
+    if isinstance(layer, Model) and layer.layers:
+        counts: dict[str, int] = {}
+        named = []
+        for part in layer.layers:
+            name = snake_case(type(part).__name__)
+            count = counts.get(name, 0)
+            counts[name] = count + 1
+            named.append((f"layers/{name}_{count}" if count else f"layers/{name}", part))
+        listed = {id(p) for _, p in named}
+        own = [(n, v) for n, v in _attributes(layer) if id(v) not in listed]
+        return named + own
+    return _attributes(layer)
+
+
+def _attributes(layer: Any) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in vars(layer).items():
+        if name in layer.untracked or name.startswith("__"):
+            continue
+        if isinstance(value, Tracked | SeedGenerator):
+            found.append((name.lstrip("_"), value))
+        elif isinstance(value, list | tuple | dict):
+            items = value.values() if isinstance(value, dict) else value
+            counts: dict[str, int] = {}
+            for item in items:
+                if isinstance(item, Tracked | SeedGenerator):
+                    part = snake_case(type(item).__name__)
+                    count = counts.get(part, 0)
+                    counts[part] = count + 1
+                    found.append((f"{name}/{part}_{count}" if count else f"{name}/{part}", item))
+    return found
+
+
+def _walk(layer: Any, path: str, seen: set[int]) -> list[tuple[str, list[Variable]]]:
+    if id(layer) in seen:
+        return []
+    seen.add(id(layer))
+    if isinstance(layer, SeedGenerator):
+        return [(path, [layer.state])]
+    found = [(path, layer._own_variables())]
+    for name, part in _children(layer):
+        found += _walk(part, f"{path}/{name}" if path else name, seen)
+    return found
+
+
+def save_weights(model: Layer, filepath: Any, overwrite: bool = True) -> None:
+    """Writes the weights of a model; the file is written beside and renamed.
+
+    Args:
+        model: A built model or layer.
+        filepath: Ends in `.weights.h5`.
+        overwrite: Whether a file that is there is replaced.
+
+    Raises:
+        ArgumentError: another ending, or a file that is there with `overwrite=False`.
+    """
+    path = _checked(filepath)
+    if path.exists() and not overwrite:
+        raise ArgumentError(
+            "save_weights", f"{path}, which exists", "a new name, or overwrite=True"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    os.close(handle)
+    try:
+        with h5py.File(beside, "w") as file:
+            for where, variables in _walk(model, "", set()):
+                if variables:
+                    group = file.require_group(f"{where}/vars" if where else "vars")
+                    for i, variable in enumerate(variables):
+                        group.create_dataset(str(i), data=variable.numpy())
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+def load_weights(model: Layer, filepath: Any, skip_mismatch: bool = False) -> None:
+    """Reads the weights of a model. Nothing changes unless all of them fit.
+
+    Args:
+        model: Built as when they were written.
+        filepath: Ends in `.weights.h5`.
+        skip_mismatch: Whether weights of other shapes, or that are not there, are left alone.
+
+    Raises:
+        ArgumentError: no such file, or a weight that is not in it.
+        ShapeError: a weight of another shape.
+    """
+    path = _checked(filepath)
+    if not path.exists():
+        raise ArgumentError("load_weights", received=str(path), expected="a file that exists")
+    weights = set(model.weights)
+    values: list[tuple[Variable, np.ndarray]] = []
+    with h5py.File(path, "r") as file:
+        for where, variables in _walk(model, "", set()):
+            for i, variable in enumerate(variables):
+                place = f"{where}/vars/{i}" if where else f"vars/{i}"
+                if place not in file:
+                    # Keras writes the state of a generator only where something is drawn.
+                    if skip_mismatch or variable not in weights:
+                        continue
+                    raise ArgumentError(
+                        f"load_weights: '{variable.path}'",
+                        received=f"{path.name}, which has no {place}",
+                        expected="a file of the same model",
+                        fix="build the model as it was, or skip_mismatch=True",
+                    )
+                found = file[place]
+                if tuple(found.shape) != variable.shape:  # pyright: ignore
+                    if skip_mismatch:
+                        continue
+                    raise ShapeError(
+                        f"load_weights: '{variable.path}'",
+                        received=f"shape {tuple(found.shape)}",  # pyright: ignore
+                        expected=f"shape {variable.shape}",
+                    )
+                values.append((variable, np.asarray(found)))
+    for variable, value in values:
+        variable.assign(value)
+
+
+def _checked(filepath: Any) -> Path:
+    path = Path(filepath)
+    if not path.name.endswith(".weights.h5"):
+        raise ArgumentError(
+            "weights", received=str(path), expected="a name that ends in .weights.h5"
+        )
+    return path
+
+
+Model.weights_writer = staticmethod(save_weights)
+Model.weights_reader = staticmethod(load_weights)
