@@ -17,11 +17,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import docstrings
 import numpy as np
-import reporting
 
 import alphorn as keras
+import docstrings
+import reporting
 from alphorn import layers, ops
 from alphorn.preprocessing.text import Tokenizer
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alphorn.core import masked
+from alphorn.core.masked import fill_masked
 from alphorn.kernels import geometry
 from alphorn.kernels.convolution import convolve
 from alphorn.kernels.pooling import average_pool, max_pool

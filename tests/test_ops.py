@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
-from ops_cases import CASES, ELSEWHERE, LENGTHS, MASK, OURS, SIGNED, STEPS, Case
 
 from alphorn import ops
 from alphorn.core.masked import Masked, is_masked
@@ -21,6 +20,7 @@ from alphorn.core.variable import Variable
 from alphorn.errors import MaskError, ShapeError
 from alphorn.naming import serialize
 from alphorn.ops.table import PUBLIC, TABLE, Operation
+from ops_cases import CASES, ELSEWHERE, LENGTHS, MASK, OURS, SIGNED, STEPS, Case
 
 # Aliases are the same functions: one test of a row is enough.
 SEQUENCES = [c for c in CASES if c.sequence and TABLE[c.name].name == c.name]

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import LAYERS, Case
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from promise import arguments, close, data_for, leaves, padded, valid_part
 
 import alphorn as keras
 from alphorn.core.masked import is_masked
+from cases import LAYERS, Case
+from promise import arguments, close, data_for, leaves, padded, valid_part
 
 SEQUENCES = [c for c in LAYERS if c.inputs != "vector"]
 LENGTHS = [5, 3, 6, 4]

@@ -13,12 +13,20 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self, dataclass_transform, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, dataclass_transform, get_origin
 
 from alphorn.errors import UnexpectedArgumentError
 from alphorn.naming import deserialize, serialize
 
 MISSING = inspect.Parameter.empty
+
+
+def attribute(*, init: Literal[False] = False) -> Any:
+    """Tells type checkers of an attribute that is no argument."""
+
+
+def keyword(*, alias: str, default: Any = None, kw_only: Literal[True] = True) -> Any:
+    """Tells type checkers of an argument that `setup` takes by name."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +131,12 @@ def _generate_init(cls: type) -> None:
     cls.__init__ = __init__
 
 
-@dataclass_transform()
+@dataclass_transform(field_specifiers=(attribute, keyword))
 class Configurable:
     """Base of everything that files describe: fields or captured arguments, and config."""
 
     if TYPE_CHECKING:
-        _captured: tuple[tuple, dict]
+        _captured: tuple[tuple, dict] = attribute()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Makes `__init__` of a class that declares fields and writes none."""

@@ -30,6 +30,7 @@ from alphorn.core.symbol import Symbol, symbols_in, unknown_sizes
 from alphorn.core.tracking import Tracked
 from alphorn.core.variable import Variable, autocast_to, current_scope, scope_token
 from alphorn.errors import MaskError, StateError, UnexpectedArgumentError
+from alphorn.fields import attribute
 
 _training: contextvars.ContextVar[bool | None] = contextvars.ContextVar("training", default=None)
 current_path: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("path", default=())
@@ -54,25 +55,25 @@ class Door(Tracked):
     """What happens around a layer's `call`."""
 
     masking: ClassVar[Rule | None] = None
-    supports_masking: bool = False
+    supports_masking = False
     user_defined: ClassVar[bool] = False
     default_input_dtype: ClassVar[str | None] = None
     if TYPE_CHECKING:
-        name: str
-        built: bool
-        dtype_policy: DTypePolicy
-        autocast: bool
-        compute_dtype: str
-        variable_dtype: str
-        activity_regularizer: Any
-        inbound_nodes: list[Any]
-        call: Callable[..., Any]
-        build: Callable[..., None]
-        build_shapes: dict[str, Any]
-        add_loss: Callable[[Any], None]
-        _eager_losses: list[Any]
-        _family: Callable[[], list[Any]]
-        _initial_weights: Any
+        name: str = attribute()
+        built: bool = attribute()
+        dtype_policy: DTypePolicy = attribute()
+        autocast: bool = attribute()
+        compute_dtype: str = attribute()
+        variable_dtype: str = attribute()
+        activity_regularizer: Any = attribute()
+        inbound_nodes: list[Any] = attribute()
+        call: Callable[..., Any] = attribute()
+        build: Callable[..., None] = attribute()
+        build_shapes: dict[str, Any] = attribute()
+        add_loss: Callable[[Any], None] = attribute()
+        _eager_losses: list[Any] = attribute()
+        _family: Callable[[], list[Any]] = attribute()
+        _initial_weights: Any = attribute()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the layer on arrays, Masked sequences or Symbols.

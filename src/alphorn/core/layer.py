@@ -6,7 +6,7 @@ Keras; without a mask rule it receives the `Masked` itself.
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -15,6 +15,7 @@ from alphorn.core.door import Door, as_shape, current_path, scoped_build, set_co
 from alphorn.core.transforms import functional
 from alphorn.core.variable import Variable, current_scope
 from alphorn.errors import ShapeError, StateError, UnexpectedArgumentError
+from alphorn.fields import keyword
 from alphorn.naming import auto_name, deserialize, register, resolve, serialize, snake_case
 
 
@@ -43,6 +44,20 @@ class Layer(Door):
 
     refusal_hint: ClassVar[str] = "unmask(x) ends the mask on purpose"
     untracked: ClassVar[frozenset[str]] = frozenset({"_captured", "inbound_nodes", "_eager_losses"})
+
+    if TYPE_CHECKING:  # what every layer takes by name, beside its own fields
+        _given_name: str | None = keyword(alias="name", default=None, kw_only=True)
+        _given_trainable: bool = keyword(alias="trainable", default=True, kw_only=True)
+        _given_dtype: Any = keyword(alias="dtype", default=None, kw_only=True)
+        _given_autocast: bool = keyword(alias="autocast", default=True, kw_only=True)
+        _given_regularizer: Any = keyword(alias="activity_regularizer", default=None, kw_only=True)
+        _given_shape: Any = keyword(alias="input_shape", default=None, kw_only=True)
+        _given_batch_shape: Any = keyword(alias="batch_input_shape", default=None, kw_only=True)
+        _given_batch_size: int | None = keyword(alias="batch_size", default=None, kw_only=True)
+        _given_input_dim: int | None = keyword(alias="input_dim", default=None, kw_only=True)
+        _given_length: int | None = keyword(alias="input_length", default=None, kw_only=True)
+        _given_input_dtype: Any = keyword(alias="input_dtype", default=None, kw_only=True)
+        _given_weights: Any = keyword(alias="weights", default=None, kw_only=True)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Registers the class and gives its `build` a scope of names."""

@@ -12,7 +12,7 @@ import numpy as np
 from alphorn.core.random import SeedGenerator
 from alphorn.core.variable import Variable
 from alphorn.errors import ShapeError
-from alphorn.fields import Configurable
+from alphorn.fields import Configurable, attribute
 
 
 def _members(value: Any) -> Iterator[Any]:
@@ -33,7 +33,7 @@ class Tracked(Configurable):
     untracked: ClassVar[frozenset[str]] = frozenset({"_captured"})
     is_metric: ClassVar[bool] = False
     if TYPE_CHECKING:
-        trainable: bool
+        trainable: bool = attribute()
 
     def _parts(self) -> list[Any]:
         found: dict[int, Any] = {}

@@ -321,9 +321,24 @@ def unwrap(value: Any) -> Any:
     return value.value if isinstance(value, Variable) else value
 
 
-_BINARY = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift divmod".split()
-_COMPARE = "eq ne lt le gt ge".split()
-_UNARY = "neg pos abs invert".split()
+_BINARY = [
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "matmul",
+    "and",
+    "or",
+    "xor",
+    "lshift",
+    "rshift",
+    "divmod",
+]
+_COMPARE = ["eq", "ne", "lt", "le", "gt", "ge"]
+_UNARY = ["neg", "pos", "abs", "invert"]
 
 
 def _operator(name: str) -> Callable:

@@ -69,10 +69,18 @@ MaxPool1D, MaxPool2D = MaxPooling1D, MaxPooling2D
 GlobalAvgPool1D, GlobalAvgPool2D = GlobalAveragePooling1D, GlobalAveragePooling2D
 GlobalMaxPool1D, GlobalMaxPool2D = GlobalMaxPooling1D, GlobalMaxPooling2D
 Convolution1D, Convolution2D = Conv1D, Conv2D
-for _alias in (
-    "AvgPool1D AvgPool2D MaxPool1D MaxPool2D GlobalAvgPool1D GlobalAvgPool2D GlobalMaxPool1D"
-    " GlobalMaxPool2D Convolution1D Convolution2D"
-).split():
+for _alias in [
+    "AvgPool1D",
+    "AvgPool2D",
+    "MaxPool1D",
+    "MaxPool2D",
+    "GlobalAvgPool1D",
+    "GlobalAvgPool2D",
+    "GlobalMaxPool1D",
+    "GlobalMaxPool2D",
+    "Convolution1D",
+    "Convolution2D",
+]:
     register("layers", globals()[_alias], _alias)
 
 __all__ = [

@@ -34,7 +34,7 @@ class Trainer:
     """What `compile` and `fit` add to a model."""
 
     trainer_attributes = frozenset(
-        "optimizer compiled_loss compiled_metrics loss_tracker history programs".split()
+        ["optimizer", "compiled_loss", "compiled_metrics", "loss_tracker", "history", "programs"]
     )
     optimizer: Any = None
     loss: Any = None

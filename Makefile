@@ -1,0 +1,29 @@
+.PHONY: demo test lint bench docs clean
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+# One virtual environment for all; made again when the dependencies change.
+$(VENV)/.made: pyproject.toml
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.made
+	$(RUN) examples/hierarchical_attention.py
+
+test: lint
+	$(RUN) -m pytest --numprocesses=auto
+
+lint: $(VENV)/.made
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m basedpyright
+
+bench: $(VENV)/.made
+	$(RUN) -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist
