@@ -23,6 +23,7 @@ import alphorn as keras
 import docstrings
 import reporting
 from alphorn import layers, ops
+from alphorn.preprocessing.sequence import pad_sequences
 from alphorn.preprocessing.text import Tokenizer
 
 MOST_SENTENCES, MOST_WORDS = 30, 40
@@ -82,7 +83,9 @@ def read_table(path: Path, text: str, label: str) -> tuple[list[str], list[str]]
 
 def split(texts: list[str], labels: list[str], seed: int) -> list[tuple[list[str], list[str]]]:
     """Returns training, validation and test pairs; no text stands in two of them."""
-    once = list({" ".join(t.lower().split()): (t, y) for t, y in zip(texts, labels)}.values())
+    once = list(
+        {" ".join(t.lower().split()): (t, y) for t, y in zip(texts, labels, strict=True)}.values()
+    )
     random.Random(seed).shuffle(once)
     first, second = int(0.75 * len(once)), int(0.85 * len(once))
     parts = once[:first], once[first:second], once[second:]
@@ -174,20 +177,18 @@ def main() -> None:
     right = [i for i in np.argsort(-shares.max(-1)) if found[i] == targets[2][i]]
     chosen = next((i for i in right if 4 <= len(ids[2][i]) <= 9), right[0] if right else 0)
     document = documents[2][chosen]
-    states = sentence_states.predict([ids[2][chosen]], verbose=0)
+    # A document is a batch of sentences to the inner model, and one row to the outer one.
+    sentences = pad_sequences(ids[2][chosen], padding="post")
+    states = sentence_states(sentences[None])
     sentence_weights = model.get_layer("sentence_attention").weights_of(states)[0, :, 0]
     inner = model.get_layer("sentences").layer.get_layer("word_attention")
-    word_weights = [
-        np.asarray(inner.weights_of(word_states.predict(np.array([s]), verbose=0))[0, :, 0])
-        for s in ids[2][chosen]
-    ]
+    word_weights = np.asarray(inner.weights_of(word_states(sentences)))[:, :, 0]
     title = f"{names[found[chosen]]} ({shares[chosen].max():.2f})"
     for draw, name in (
         (reporting.attention_page, "attention.html"),
         (reporting.attention_picture, "attention.png"),
     ):
-        sizes = np.asarray(sentence_weights)[: len(document)]
-        draw(document, sizes, word_weights, title, options.out / name)
+        draw(document, np.asarray(sentence_weights), word_weights, title, options.out / name)
     model.save_weights(options.out / "model.weights.h5")
     (options.out / "vocabulary.json").write_text(tokenizer.to_json(), encoding="utf-8")
     print(f"pictures, weights and vocabulary in {options.out}/")

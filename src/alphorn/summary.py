@@ -13,6 +13,9 @@ from alphorn.models.model import Model
 
 __all__ = ["print_summary"]
 
+# Rules that change a mask on its way, in words.
+_CHANGES = {"resample": "resampled", "join": "joined"}
+
 
 def _mask_note(layer: Any) -> str:
     """Where a mask is born, carried, used or ended."""
@@ -25,7 +28,7 @@ def _mask_note(layer: Any) -> str:
     if out and not given:
         return "born"
     if out:
-        return "carried" if rule is None or rule.name in ("preserve", "create") else rule.name + "d"
+        return _CHANGES.get(rule.name if rule else "", "carried")
     if given:
         return "used, ends here" if rule is None or rule is nest or rule.steps else "ends here"
     return "-"
@@ -73,7 +76,9 @@ def print_summary(
     columns += ["Trainable"] if show_trainable else []
     for i, column in enumerate(columns):
         ratio = None if positions is None or i >= len(positions) else int(100 * positions[i])
-        table.add_column(column, justify="right" if column == "Weights" else "left", ratio=ratio)
+        table.add_column(
+            column, justify="right" if column == "Weights" else "left", ratio=ratio, overflow="fold"
+        )
     layers = model.layers
     if layer_range is not None:
         names = [layer.name for layer in layers]

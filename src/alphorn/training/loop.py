@@ -279,7 +279,7 @@ class Trainer:
 
     def _prepare(self, batch: Batch, training: bool) -> None:
         """Builds what is not built, once the shapes are known from a first batch."""
-        if getattr(self, "_prepared", None) is not self.optimizer:
+        if getattr(self, "_prepared", False) is not self.optimizer:
             spec = symbol.infer(self._enter, (_symbols_like(batch.x),), {"training": False})
             keys = sorted(spec) if isinstance(spec, dict) else []
             self._output_keys = keys
