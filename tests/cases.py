@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A layer in one configuration."""
 
@@ -104,6 +104,24 @@ LAYERS = [
     Case("Attention", lambda L: L.Attention(True, "concat"), inputs="pair", label="concat"),
     Case("AdditiveAttention", lambda L: L.AdditiveAttention(), inputs="pair"),
 ]
+
+# Layers that see steps one by one, or in their order: missing steps might as well not be there.
+WINDOWLESS = frozenset(
+    """
+    Identity Dense Activation ReLU LeakyReLU ELU PReLU Softmax Lambda LayerNormalization
+    BatchNormalization UnitNormalization GlobalMaxPooling1D GlobalAveragePooling1D SimpleRNN LSTM
+    GRU RNN Bidirectional TimeDistributed MultiHeadAttention Attention AdditiveAttention Concatenate
+    Add Multiply Average Maximum
+    """.split()
+)
+
+# Layers that do something else while training.
+TRAINING = frozenset(
+    """
+    AlphaDropout BatchNormalization Dropout GaussianDropout GaussianNoise SpatialDropout1D
+    SpatialDropout2D
+    """.split()
+)
 
 # Classes that no data pass through by themselves, and other names of layers above.
 WITHOUT_ROW = {
