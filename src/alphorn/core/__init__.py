@@ -1,0 +1,1 @@
+"""The three ideas: state, sequences, layers."""

@@ -5,7 +5,8 @@ import contextvars
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
@@ -25,10 +26,11 @@ from alphorn.core.masked import (
     with_mask,
 )
 from alphorn.core.rules import Call, Rule, same_data
+from alphorn.core.scope import BakedReadError, attempt, current_scope, eager_reads
 from alphorn.core.signature import CallSpec, call_spec
 from alphorn.core.symbol import Symbol, symbols_in, unknown_sizes
 from alphorn.core.tracking import Tracked
-from alphorn.core.variable import Variable, autocast_to, current_scope, scope_token
+from alphorn.core.variable import Variable, autocast_to
 from alphorn.errors import MaskError, StateError, UnexpectedArgumentError
 from alphorn.fields import attribute
 
@@ -39,6 +41,7 @@ _build_lock = threading.RLock()
 
 @contextlib.contextmanager
 def set_context(variable: contextvars.ContextVar, value: Any) -> Iterator[None]:
+    """Sets a context variable while the context lasts."""
     token = variable.set(value)
     try:
         yield
@@ -58,6 +61,8 @@ class Door(Tracked):
     supports_masking = False
     user_defined: ClassVar[bool] = False
     default_input_dtype: ClassVar[str | None] = None
+    # Variables that bodies of scans, conds and stored jits read when the layer is called eagerly.
+    _read_in_bodies: Mapping[Variable, None] = MappingProxyType({})
     if TYPE_CHECKING:
         name: str = attribute()
         built: bool = attribute()
@@ -87,10 +92,26 @@ class Door(Tracked):
         """
         if symbols_in((args, kwargs)):
             return self._call_on_symbols(args, kwargs)
-        if not current_path.get():
+        if current_path.get():
+            return self._enter(*args, **kwargs)
+        return self._enter_first(args, kwargs)
+
+    def _enter_first(self, args: tuple, kwargs: dict) -> Any:
+        """Enters from outside all layers; again where JAX's caches could keep what was read."""
+        while True:
             for member in self._family() if self._eager_losses or self._layers else (self,):
                 member._eager_losses = []
-        return self._enter(*args, **kwargs)
+            if current_scope() is not None:
+                return self._enter(*args, **kwargs)
+            with attempt() as undo, eager_reads(self._read_in_bodies):
+                try:
+                    return self._enter(*args, **kwargs)
+                except BakedReadError as error:
+                    if error.scope is not None:
+                        raise
+                    undo()
+                    known = dict.fromkeys([error.variable, *self.weights])
+                    self._read_in_bodies = self._read_in_bodies | known
 
     def _call_on_symbols(self, args: tuple, kwargs: dict) -> Any:
         self._check_initialized()
@@ -175,8 +196,6 @@ class Door(Tracked):
             stack.enter_context(autocast_to(cast))
             if training is not None:
                 stack.enter_context(set_context(_training, training))
-            if self.user_defined and current_scope() is not None:
-                stack.enter_context(scope_token(id(current_scope())))
             outputs = self._dispatch(spec, arguments)
             if self.activity_regularizer is not None:
                 for leaf in jax.tree.leaves(outputs, is_leaf=is_masked):
@@ -342,11 +361,18 @@ class Door(Tracked):
         out = self(inputs) if previous_mask is None else self(inputs, mask=previous_mask)
         return jax.tree.map(mask_of, out, is_leaf=is_masked)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Returns the shape of the output, None for sizes that are not known."""
-        return jax.tree.map(
-            lambda s: s.shape, self.compute_output_spec(_symbols(self, input_shape))
-        )
+    def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the shape of the output, None for sizes that are not known.
+
+        Args:
+            *args: The shapes of what `call` takes.
+            **kwargs: The same by name: `input_shape`, or `value_shape` for an argument `value`.
+        """
+        given = {k.removesuffix("_shape"): _symbols(self, v) for k, v in kwargs.items()}
+        if "input" in given and "input" not in self._spec.names and self._spec.first:
+            given[self._spec.first] = given.pop("input")
+        spec = self.compute_output_spec(*(_symbols(self, a) for a in args), **given)
+        return jax.tree.map(lambda s: s.shape, spec)
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         """Returns Symbols like the output, without writing a node."""
@@ -397,6 +423,7 @@ def _is_shape(value: Any) -> bool:
 
 
 def as_shape(value: Any) -> Any:
+    """Returns a shape that came from a file (a list) as a tuple; in lists and dicts as well."""
     if isinstance(value, dict):
         return {k: as_shape(v) for k, v in value.items()}
     return tuple(value) if _is_shape(value) else value and [as_shape(v) for v in value]

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 
 from alphorn.config import DTypePolicy, as_policy
 from alphorn.core.door import Door, as_shape, current_path, scoped_build, set_context
+from alphorn.core.scope import current_scope
 from alphorn.core.transforms import functional
-from alphorn.core.variable import Variable, current_scope
+from alphorn.core.variable import Variable
 from alphorn.errors import ShapeError, StateError, UnexpectedArgumentError
 from alphorn.fields import keyword
 from alphorn.naming import auto_name, deserialize, register, resolve, serialize, snake_case

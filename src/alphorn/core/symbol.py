@@ -10,7 +10,7 @@ import numpy as np
 
 from alphorn.config import floatx
 from alphorn.core.masked import Masked, is_masked, refuses_arrays
-from alphorn.core.variable import open_scope
+from alphorn.core.scope import shapes_of
 from alphorn.errors import AlphornError, MaskError, ShapeError
 from alphorn.naming import auto_name
 
@@ -183,12 +183,11 @@ def _shapes_at(fn: Callable, leaves: list, treedef: Any, sizes: tuple[int, int])
         given = iter(values)
         filled = [next(given) if isinstance(x, Symbol) else x for x in leaves]
         args, kwargs = jax.tree.unflatten(treedef, filled)
-        with open_scope(absorbing=True):
-            return fn(*args, **kwargs)
+        return fn(*args, **kwargs)
 
     token = _standing_in.set(sizes)
     try:
-        return jax.eval_shape(run, symbols)
+        return shapes_of(run, symbols)
     finally:
         _standing_in.reset(token)
 

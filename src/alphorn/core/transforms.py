@@ -8,7 +8,8 @@ from typing import Any
 import jax
 from jax import Array
 
-from alphorn.core.variable import Variable, hold, open_scope, unwrap
+from alphorn.core.scope import Scope, in_scope, transparent
+from alphorn.core.variable import Variable, hold, unwrap
 from alphorn.errors import StateError
 
 
@@ -37,10 +38,12 @@ def functional(fn: Callable, variables: Sequence[Variable]) -> Callable:
             raise StateError(
                 "functional", received=f"{len(values)} values", expected=f"{len(variables)}"
             )
-        given = dict(zip(variables, map(unwrap, values), strict=True))
-        with open_scope(given) as scope:
+
+        def run(scope: Scope) -> tuple[Any, list[Any]]:
             out = fn(*args, **kwargs)
             return out, [scope.values[v] for v in variables]
+
+        return in_scope(run, dict(zip(variables, map(unwrap, values), strict=True)))
 
     return pure
 
@@ -63,13 +66,19 @@ def lifted(transform: Callable, fn: Callable, variables: Sequence[Variable]) -> 
     (3.0, 1.0)
     """
     variables = list(variables)
-    transformed = transform(functional(fn, variables))
+    pure = functional(fn, variables)
 
-    @functools.wraps(fn)
+    def changes(values: list[Any], *args: Any, **kwargs: Any) -> tuple[Any, dict[int, Any]]:
+        out, new = pure(values, *args, **kwargs)
+        return out, {i: v for i, v in enumerate(new) if v is not values[i]}
+
+    transformed = transform(changes)
+
+    @functools.wraps(fn, updated=())
     def run(*args: Any, **kwargs: Any) -> Any:
         out, new = transformed([v._read() for v in variables], *args, **kwargs)
-        for variable, value in zip(variables, new, strict=True):
-            variable.assign(value)
+        for i, value in new.items():
+            variables[i].assign(value)
         return out
 
     return run
@@ -88,7 +97,7 @@ def lifted_scan(
         return (values, inner), out
 
     start = ([v._read() for v in variables], carry)
-    (values, carry), out = jax.lax.scan(step, start, inputs, **options)
+    (values, carry), out = jax.lax.scan(transparent(step), start, inputs, **options)
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     return carry, out
@@ -116,14 +125,18 @@ def value_and_grad(
         written: list[Variable] = []
 
         def pure(values: list[Array]) -> tuple[Any, tuple[Any, list[Array]]]:
-            with open_scope(dict(zip(variables, values, strict=True)), absorbing=True) as scope:
+            given = dict(zip(variables, values, strict=True))
+
+            def body(scope: Scope) -> tuple[Any, tuple[Any, list[Array]]]:
                 out = fn(*args, **kwargs)
-                written[:] = [v for v in scope.values if v not in set(variables)]
+                written[:] = [v for v in scope.values if v not in given]
                 new = [scope.values[v] for v in written]
-            return (out[0], (out[1], new)) if has_aux else (out, (None, new))
+                return (out[0], (out[1], new)) if has_aux else (out, (None, new))
+
+            return in_scope(body, given, absorbing=True)
 
         start = [v._read() for v in variables]
-        (value, (aux, new)), grads = jax.value_and_grad(pure, has_aux=True)(start)
+        (value, (aux, new)), grads = jax.value_and_grad(transparent(pure), has_aux=True)(start)
         for variable, new_value in zip(written, new, strict=True):
             variable.assign(new_value)
         return ((value, aux) if has_aux else value), grads

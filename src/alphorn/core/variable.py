@@ -7,7 +7,7 @@ grad, vmap, training and `stateless_call` need.
 
 import contextlib
 import contextvars
-import functools
+import operator
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,9 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
-from jax.extend.core import get_opaque_trace_state
 
 from alphorn.config import floatx
+from alphorn.core.scope import (
+    Scope,
+    current_scope,
+    current_trace,
+    record,
+    slot_may_be_read,
+    staging,
+)
 from alphorn.errors import ShapeError, StateError
 from alphorn.naming import auto_name
 
@@ -28,60 +35,7 @@ try:  # private: without the handler `jax.lax` speaks JAX's own error
 except ImportError:
     canonicalize_value_handlers = {}
 
-_trace = functools.partial(get_opaque_trace_state, convention="nnx")
-_EAGER = _trace()
-
-# Changes with every scope, so that a user's stored jit cannot carry values from one to another.
-scope_token = jax.make_user_context(None)
-
-
-class Scope:
-    """The values that Variables have inside one `functional` call."""
-
-    __slots__ = ("absorbing", "losses", "outer", "trace", "values")
-
-    def __init__(self, values: dict["Variable", Any], outer: "Scope | None", absorbing: bool):
-        self.values = values
-        self.outer = outer
-        self.absorbing = absorbing
-        self.trace = _trace()
-        self.losses: list[tuple[Any, Any]] = []
-
-    def holding(self, variable: "Variable") -> "Scope | None":
-        """Returns the innermost scope with a value for `variable`."""
-        scope = self
-        while scope is not None and variable not in scope.values:
-            scope = scope.outer
-        return scope
-
-    def taking(self, variable: "Variable") -> "Scope | None":
-        """Returns the innermost scope that takes writes of `variable`."""
-        scope = self
-        while scope is not None and not scope.absorbing and variable not in scope.values:
-            scope = scope.outer
-        return scope
-
-
-_scope: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("scope", default=None)
 _autocast: contextvars.ContextVar[Any] = contextvars.ContextVar("autocast", default=None)
-
-
-def current_scope() -> Scope | None:
-    """Returns the open scope, or None."""
-    return _scope.get()
-
-
-@contextlib.contextmanager
-def open_scope(
-    values: dict["Variable", Any] | None = None, absorbing: bool = False
-) -> Iterator[Scope]:
-    """Opens a scope; an absorbing one takes writes of Variables that it was not given."""
-    scope = Scope(values or {}, _scope.get(), absorbing)
-    token = _scope.set(scope)
-    try:
-        yield scope
-    finally:
-        _scope.reset(token)
 
 
 @contextlib.contextmanager
@@ -94,9 +48,7 @@ def autocast_to(dtype: Any) -> Iterator[None]:
         _autocast.reset(token)
 
 
-def staging() -> bool:
-    """Returns whether operations are being recorded (jit, scan, eval_shape), not run."""
-    return _trace() != _EAGER and isinstance(jax.lax.add(np.float32(0), np.float32(0)), Tracer)
+_OF_ARRAYS = frozenset(n for n in dir(Array) if not n.startswith("_")) | {"tolist"}
 
 
 class Variable:
@@ -166,8 +118,9 @@ class Variable:
                 fix="make the Variable outside jit, or initialize it by a function",
             )
         self._slot: Array = value
-        self.dtype = value.dtype.name
-        if scope := _scope.get():
+        self.version = 0
+        self.dtype = value.dtype
+        for scope in _open_scopes():
             scope.values[self] = value
 
     @property
@@ -180,12 +133,11 @@ class Variable:
         return value
 
     def _read(self) -> Array:
-        scope = _scope.get()
-        if scope is not None:
-            holder = scope.holding(self)
-            if holder is not None:
-                return holder.values[self]
-        if (scope is None or scope.taking(self) is None) and staging():
+        scope = current_scope()
+        holder = scope.holding(self) if scope is not None else None
+        if holder is not None:
+            return holder.read(self)
+        if not slot_may_be_read(self):
             raise StateError(
                 f"Variable '{self.path}' is read while JAX traces a function that does not carry it",
                 expected="its value to be an argument: otherwise today's value stays for ever",
@@ -204,15 +156,16 @@ class Variable:
                 received=f"shape {shape}",
                 expected=f"shape {self.shape}",
             )
-        scope = _scope.get()
-        owner = scope.taking(self) if scope else None
+        scope = current_scope()
+        owner = scope.taking(self) if scope is not None else None
         if owner is not None:
-            if _trace() != owner.trace:
+            if current_trace() != owner.trace:
                 raise StateError(
                     f"Variable '{self.path}' is written inside a scan, vmap, cond or checkpoint"
                     " body, which does not carry it",
                     fix="wrap the transform: alphorn.lifted(jax.checkpoint, fn, variables)",
                 )
+            record(_restorer(owner.values, self))
             owner.values[self] = jnp.asarray(new, self.dtype)
             return owner.values[self]
         if isinstance(new, Tracer) or staging():
@@ -222,7 +175,9 @@ class Variable:
                 expected="a concrete array, or a scope that holds the Variable",
                 fix="write alphorn.jit(model), functional(fn, variables) or model.stateless_call",
             )
-        self._slot = _owned_array(new, self.dtype)
+        old = self._slot
+        record(lambda: self.rebind(old))
+        self.rebind(_owned_array(new, self.dtype))
         return self._slot
 
     def assign_add(self, value: Any) -> Array:
@@ -236,6 +191,7 @@ class Variable:
     def rebind(self, value: Array) -> None:
         """Puts an array that this Variable now owns into the slot; for training."""
         self._slot = value
+        self.version += 1
 
     @property
     def slot(self) -> Array:
@@ -261,14 +217,13 @@ class Variable:
         """The number of entries."""
         return self._slot.size
 
-    @property
-    def T(self) -> Array:
-        """The transpose."""
-        return self.value.T
+    # NumPy's operators then leave the work to ours, as they do for JAX's arrays.
+    __array_priority__ = 100
 
-    def astype(self, dtype: Any) -> Array:
-        """Returns the value in another type."""
-        return self.value.astype(dtype)
+    def __getattr__(self, name: str) -> Any:
+        if name in _OF_ARRAYS:  # `w.sum()`, `w.at[0].set(1)`, `w.T`
+            return getattr(self.value, name)
+        raise AttributeError(f"'Variable' object has no attribute '{name}'")
 
     def __jax_array__(self) -> Array:
         return self.value
@@ -291,8 +246,17 @@ class Variable:
     def __int__(self) -> int:
         return int(self.value)
 
+    def __complex__(self) -> complex:
+        return complex(self.value)
+
+    def __index__(self) -> int:
+        return operator.index(self.value)
+
     def __bool__(self) -> bool:
         return bool(self.value)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec) if spec else repr(self)
 
     def __hash__(self) -> int:
         return id(self)
@@ -307,6 +271,18 @@ class Variable:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, lock=threading.RLock(), _slot=jnp.asarray(state["_slot"]))
+
+
+def _open_scopes() -> Iterator[Scope]:
+    scope = current_scope()
+    return iter(()) if scope is None else scope.chain()
+
+
+def _restorer(values: dict[Any, Any], variable: Variable) -> Callable[[], None]:
+    if variable not in values:
+        return lambda: values.pop(variable, None)
+    old = values[variable]
+    return lambda: values.update({variable: old})
 
 
 def _owned_array(value: Any, dtype: Any = None) -> Array:
@@ -338,7 +314,7 @@ _BINARY = [
     "divmod",
 ]
 _COMPARE = ["eq", "ne", "lt", "le", "gt", "ge"]
-_UNARY = ["neg", "pos", "abs", "invert"]
+_UNARY = ["neg", "pos", "abs", "invert", "round"]
 
 
 def _operator(name: str) -> Callable:

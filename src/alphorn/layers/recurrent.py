@@ -12,8 +12,9 @@ from alphorn.constraints import AsConstraint
 from alphorn.core.layer import Layer
 from alphorn.core.masked import expand_to, extent, fill_masked
 from alphorn.core.rules import Call, choose, first_mask
+from alphorn.core.scope import shapes_of
 from alphorn.core.transforms import functional, lifted_scan
-from alphorn.core.variable import Variable, open_scope
+from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError, ShapeError, StateError
 from alphorn.initializers import AsInitializer
 from alphorn.kernels.recurrence import reverse_by_extent, scan_cell
@@ -248,10 +249,9 @@ class RNN(_Recurrent):
             return
 
         def step(x: Any, states: Any) -> Any:
-            with open_scope(absorbing=True):
-                return call_cell(self.cell, x, states, False)
+            return call_cell(self.cell, x, states, False)
 
-        jax.eval_shape(step, sequence[:, 0], states)
+        shapes_of(step, sequence[:, 0], states)
         self._inside_built = True
 
 
