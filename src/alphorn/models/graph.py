@@ -9,7 +9,14 @@ import numpy as np
 
 from alphorn.core.masked import Masked, is_masked, unmask
 from alphorn.core.rules import same_data
-from alphorn.core.symbol import Node, Symbol, is_symbol, symbols_in, topological_order
+from alphorn.core.symbol import (
+    Node,
+    Symbol,
+    is_symbol,
+    symbols_in,
+    topological_order,
+    unknown_sizes,
+)
 from alphorn.core.tracking import Tracked
 from alphorn.errors import ArgumentError, DataError, ShapeError
 
@@ -179,7 +186,7 @@ def fitted(value: Any, symbol: Symbol, where: str) -> Any:
     if not fits:
         raise ShapeError(
             f"{where}: input '{symbol.name}'",
-            received=f"shape {tuple(value.shape)}",
+            received=f"shape {unknown_sizes(value.shape)}",
             expected=f"shape {symbol.shape}",
             fix="None stands for any size; the first axis is the batch",
         )
