@@ -342,6 +342,14 @@ class StackedRNNCells(Layer):
         size = getattr(last, "output_size", None)
         return size if size is not None else _first(last.state_size)
 
+    def build(self, input_shape: Any) -> None:
+        """Builds each cell on the output of the one before."""
+        for cell in self.cells:
+            if isinstance(cell, Layer) and not cell.built:
+                cell.build(input_shape)
+            size = getattr(cell, "output_size", None) or _first(cell.state_size)
+            input_shape = (input_shape[0], *((size,) if isinstance(size, int) else size))
+
     def get_initial_state(self, batch_size: int | None = None) -> list[Any]:
         """Returns the first states of the cells."""
         return [tuple(first_state(c, batch_size, self.compute_dtype)) for c in self.cells]

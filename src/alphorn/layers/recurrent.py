@@ -218,15 +218,7 @@ class RNN(_Recurrent):
         if len(sequence_shape) < 3:
             self._check(sequence_shape)
         step_shape = (sequence_shape[0], *sequence_shape[2:])
-        if isinstance(self.cell, StackedRNNCells):
-            for cell in self.cell.cells:
-                if isinstance(cell, Layer) and not cell.built:
-                    cell.build(step_shape)
-                size = getattr(cell, "output_size", None) or cell.state_size
-                size = size[0] if isinstance(size, list) else size
-                step_shape = (step_shape[0], *((size,) if isinstance(size, int) else size))
-            self.cell.built = True
-        elif isinstance(self.cell, Layer) and not self.cell.built:
+        if isinstance(self.cell, Layer) and not self.cell.built:
             self.cell.build(step_shape)
         self._keep_states(sequence_shape[0])
 
