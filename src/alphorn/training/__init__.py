@@ -1,0 +1,1 @@
+"""Training: the data, the compiled step, the loops, and what is told of them."""

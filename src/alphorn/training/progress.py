@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from alphorn.training.callbacks import Callback, as_figures
+from alphorn.training.events import Callback, as_figures
 
 # The bar looks for figures that are there about so often: reading others would wait for the device.
 _SECONDS_BETWEEN_LOOKS = 0.1

@@ -1,0 +1,158 @@
+"""Callback and CallbackList: who is told of the steps and epochs of training; History."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from alphorn.errors import ArgumentError
+
+EVENTS = tuple(
+    f"on_{phase}{kind}_{when}"
+    for phase in ("train_", "test_", "predict_")
+    for kind in ("batch",)
+    for when in ("begin", "end")
+) + tuple(
+    f"on_{what}_{when}"
+    for what in ("train", "test", "predict", "epoch", "batch")
+    for when in ("begin", "end")
+)
+
+
+class Callback:
+    """Base of callbacks: override what should happen when.
+
+    `self.model` is the model, `self.params` says epochs, steps and verbosity; `logs` turn into
+    floats when they are read. Setting `self.model.stop_training = True` ends training.
+    """
+
+    model: Any = None
+    params: dict[str, Any]
+
+    def __init__(self) -> None:
+        self.params = {}
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Takes epochs, steps and verbosity."""
+        self.params = params
+
+    def set_model(self, model: Any) -> None:
+        """Takes the model."""
+        self.model = model
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Runs before an epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Runs after an epoch, its validation included."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Runs before training."""
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Runs after training."""
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Runs before evaluation."""
+
+    def on_test_end(self, logs: Any = None) -> None:
+        """Runs after evaluation."""
+
+    def on_predict_begin(self, logs: Any = None) -> None:
+        """Runs before prediction."""
+
+    def on_predict_end(self, logs: Any = None) -> None:
+        """Runs after prediction."""
+
+    def on_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Is `on_train_batch_begin` by its old name."""
+
+    def on_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Is `on_train_batch_end` by its old name."""
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Runs before a training batch."""
+        self.on_batch_begin(batch, logs=logs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Runs after a training batch."""
+        self.on_batch_end(batch, logs=logs)
+
+    def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Runs before a batch of evaluation."""
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Runs after a batch of evaluation."""
+
+    def on_predict_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Runs before a batch of prediction."""
+
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Runs after a batch of prediction."""
+
+    @property
+    def wants_batches(self) -> bool:
+        """Whether it must be called after every single batch."""
+        names = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+        return any(getattr(type(self), n) is not getattr(Callback, n) for n in names)
+
+
+class CallbackList:
+    """Several callbacks as one.
+
+    Args:
+        callbacks: They are called in order.
+        model: Given to each.
+        params: Given to each.
+    """
+
+    def __init__(self, callbacks: Any, model: Any, params: dict[str, Any]):
+        given = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
+        self.callbacks = [c for c in given if c is not None]
+        for callback in self.callbacks:
+            if not hasattr(callback, "set_model"):
+                raise ArgumentError(
+                    "callbacks", received=repr(callback), expected="objects of class Callback"
+                )
+            callback.set_model(model)
+            callback.set_params(params)
+
+    def __call__(self, event: str, *args: Any) -> None:
+        """Calls `on_<event>` of each."""
+        for callback in self.callbacks:
+            getattr(callback, f"on_{event}")(*args)
+
+    @property
+    def wants_batches(self) -> bool:
+        """Whether any must be called after every single batch."""
+        return any(getattr(c, "wants_batches", True) for c in self.callbacks)
+
+
+class History(Callback):
+    """Keeps the figures of every epoch: `history.history["loss"]`; `fit` returns it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.history: dict[str, list[Any]] = {}
+        self.epoch: list[int] = []
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Starts anew."""
+        self.epoch = []
+        self.history = {}
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Adds the epoch's figures."""
+        self.epoch.append(epoch)
+        for name, value in dict(logs or {}).items():
+            self.history.setdefault(name, []).append(value)
+
+
+def as_figures(logs: Mapping[str, Any] | None) -> str:
+    """Returns figures as a line: `loss: 0.1234 - accuracy: 0.9876`."""
+    parts = []
+    for name, value in (logs or {}).items():
+        number = float(np.mean(value))
+        text = f"{number:.4f}" if number == 0 or abs(number) >= 1e-3 else f"{number:.4e}"
+        parts.append(f"{name}: {text}")
+    return " - ".join(parts)
