@@ -1,11 +1,12 @@
 """Sequential: layers one after another."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from alphorn.core.layer import Layer
 from alphorn.core.rules import nest
-from alphorn.errors import ArgumentError
+from alphorn.core.symbol import unknown_sizes
+from alphorn.errors import ArgumentError, ShapeError
 from alphorn.layers.core import Input, InputLayer
 from alphorn.models.model import Model
 from alphorn.naming import auto_name, deserialize, register, serialize
@@ -36,6 +37,7 @@ class Sequential(Model):
         Layer.__init__(self, trainable=trainable, name=name or auto_name("sequential"))
         self._stack: list[Layer] = []
         self._begin: Any = None
+        self._deferred = False  # whether the input's shape is only that of the data seen so far
         for layer in layers or ():
             self.add(layer, rebuild=False)
         self._rebuild()
@@ -87,7 +89,8 @@ class Sequential(Model):
 
     def _rebuild(self) -> None:
         self.graph = None
-        vars(self).pop("programs", None)
+        for remembered in ("programs", "_prepared"):
+            vars(self).pop(remembered, None)
         if self._begin is None or not self._stack:
             return
         x = self._begin
@@ -104,11 +107,29 @@ class Sequential(Model):
         first = self._stack[0]
         dtype = first.default_input_dtype or first.compute_dtype
         self._begin = Input(batch_shape=(None, *tuple(input_shape)[1:]), dtype=dtype)
+        self._deferred = True
         self._rebuild()
+
+    def _widen(self, shape: Any) -> None:
+        """Makes sizes unknown in which new data differ from those that the model was built on."""
+        known = self._begin.shape
+        if len(shape) != len(known) or all(
+            k in (None, n) for k, n in zip(known, shape, strict=True)
+        ):
+            return
+        before, graph = self._begin, self.graph
+        wider = (k if k == n else None for k, n in zip(known, shape, strict=True))
+        try:
+            self._begin = Input(batch_shape=tuple(wider), dtype=before.dtype)
+            self._rebuild()
+        except ShapeError:  # a weight depends on that size: the graph itself says so
+            self._begin, self.graph = before, graph
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Runs the layers."""
         if self.graph is not None:
+            if self._deferred and hasattr(inputs, "shape"):
+                self._widen(unknown_sizes(inputs.shape))
             return super().call(inputs, training)
         for layer in self._stack:
             inputs = layer(inputs)
@@ -122,6 +143,17 @@ class Sequential(Model):
     @property
     def _layers(self) -> list[Any]:
         return list(self._stack)
+
+    def copied(self, again: Callable, inputs: Any = None, call: Callable | None = None) -> Model:
+        """Returns a Sequential of the layers that `again(layer)` gives; for `clone_model`."""
+        if inputs is not None or call is not None:
+            return super().copied(again, inputs, call)
+        begin = [] if self._begin is None else [again(self._begin.node.operation)]
+        made = type(self) if type(self).__init__ is Sequential.__init__ else Sequential
+        return made([*begin, *map(again, self._stack)], name=self.name)
+
+    def _like(self, inputs: Any, outputs: Any) -> Model:
+        return Model(inputs, outputs, name=self.name)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the layers."""
