@@ -115,7 +115,12 @@ def facts_function(case: Case, layer: Any, mask: Any = None, **options: Any) -> 
         out, state = layer.stateless_call(trainable, others, *arguments(case, x), **options)
         outs = [plain(o) for o in jax.tree.leaves(out, is_leaf=is_masked)]
         # Neither symmetric nor constant, so that no gradient vanishes by chance.
-        parts = [jnp.sum(o * jnp.cos(jnp.arange(o.size).reshape(o.shape))) for o in outs]
+        parts = [
+            jnp.sum(
+                o.astype("float32") * np.cos(np.arange(o.size)).astype("float32").reshape(o.shape)
+            )
+            for o in outs
+        ]
         return sum(parts, start=jnp.zeros(())), (outs, state)
 
     def run(trainable: list, others: list, x: Any) -> tuple:
@@ -126,14 +131,18 @@ def facts_function(case: Case, layer: Any, mask: Any = None, **options: Any) -> 
     return run
 
 
-def facts_of(case: Case, layer: Any, x: np.ndarray, **options: Any) -> Facts:
-    """Returns what one compiled call says."""
-    values = [
+def state_of(layer: Any) -> list[list[jax.Array]]:
+    """Returns the values of a layer of either library: trainable ones, and the others."""
+    return [
         [jnp.asarray(v.value) for v in variables]
         for variables in (layer.trainable_variables, layer.non_trainable_variables)
     ]
+
+
+def facts_of(case: Case, layer: Any, x: np.ndarray, **options: Any) -> Facts:
+    """Returns what one compiled call says."""
     program = jax.jit(facts_function(case, layer, **options), compiler_options=QUICK)
-    found = program(*values, x)
+    found = program(*state_of(layer), x)
     return Facts(*([np.asarray(v) for v in part] for part in found))
 
 

@@ -83,6 +83,14 @@ def fields(cls: type) -> dict[str, Field]:
     return found
 
 
+def accepts(cls: type, argument: str) -> bool:
+    """Returns whether a class can be made with an argument of this name."""
+    parameters = inspect.signature(cls.__init__).parameters
+    return argument in parameters or any(
+        p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
+    )
+
+
 def _copied(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(_copied(v) for v in value)

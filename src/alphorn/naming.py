@@ -213,15 +213,20 @@ def _described(target: Any, module: str | None, config: dict) -> dict:
     }
 
 
+def serialize_function(function: Callable) -> dict:
+    """Returns the Keras 3 description of a function."""
+    name = get_registered_name(function)
+    return {
+        "module": "builtins",
+        "class_name": "function",
+        "config": name,
+        "registered_name": name,
+    }
+
+
 def _serialize_function(function: Callable) -> Any:
     if function in _registered_names or kind_of(function) is None:
-        name = get_registered_name(function)
-        return {
-            "module": "builtins",
-            "class_name": "function",
-            "config": name,
-            "registered_name": name,
-        }
+        return serialize_function(function)
     return function.__name__
 
 
@@ -262,7 +267,8 @@ def _revive(config: Any, kind: str | None = None) -> Any:
 def _revive_object(config: dict, name: str, inner: Any, kind: str | None) -> Any:
     registered = config.get("registered_name") or name
     if name == "function":
-        return lookup("functions", inner) if inner not in _custom else _custom[inner]
+        known = _registry.get(kind or "", {}) | _custom
+        return known[inner] if inner in known else lookup("functions", inner)
     target = _custom.get(registered, _custom.get(name))
     if target is None:
         module = str(config.get("module") or "")

@@ -368,10 +368,10 @@ class Door(Tracked):
             *args: The shapes of what `call` takes.
             **kwargs: The same by name: `input_shape`, or `value_shape` for an argument `value`.
         """
-        given = {k.removesuffix("_shape"): _symbols(self, v) for k, v in kwargs.items()}
+        given = {k.removesuffix("_shape"): symbols_of(self, v) for k, v in kwargs.items()}
         if "input" in given and "input" not in self._spec.names and self._spec.first:
             given[self._spec.first] = given.pop("input")
-        spec = self.compute_output_spec(*(_symbols(self, a) for a in args), **given)
+        spec = self.compute_output_spec(*(symbols_of(self, a) for a in args), **given)
         return jax.tree.map(lambda s: s.shape, spec)
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
@@ -441,6 +441,7 @@ def _shapes(value: Any) -> Any:
     return jax.tree.map(shape, value, is_leaf=is_masked)
 
 
-def _symbols(layer: Door, shapes: Any) -> Any:
+def symbols_of(layer: Door, shapes: Any) -> Any:
+    """Returns Symbols of the shapes, in the type that the layer takes."""
     dtype = layer.default_input_dtype or layer.compute_dtype
     return jax.tree.map(lambda s: Symbol(s, dtype), shapes, is_leaf=_is_shape)

@@ -4,7 +4,6 @@ Letters: `B` batch, `T` time, `F` features. A mask is boolean, True where a step
 is a prefix of the data's: `(B, T)`, `(B, T1, T2)` for nested sequences, `(B,)` for rows.
 """
 
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,55 +13,30 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from alphorn.core.refusal import (
+    answer_ufunc,
+    as_written,
+    op_for,
+    refuse_canonicalization,
+    refuses_arrays,
+)
 from alphorn.core.variable import canonicalize_value_handlers
 from alphorn.errors import MaskError, ShapeError
 
-# The op that a library function's name stands for, where the names differ.
-_INSTEAD = {
-    "asarray": "unmask(x)",
-    "array": "unmask(x)",
-    "reduce_sum": "ops.sum",
-    "reduce_max": "ops.max",
-}
-_LIBRARIES = ("jax", "numpy")
-
-
-def library_call() -> str:
-    """Returns the outermost jax or numpy function on the stack above the caller, e.g. `jnp.mean`."""
-    frame = sys._getframe(1)
-    name = ""
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module.split(".")[0] in _LIBRARIES:
-            name = frame.f_code.co_name
-        elif name:
-            break
-        frame = frame.f_back
-    return name
-
 
 def loses_mask(what: str, masked: "Masked") -> MaskError:
-    """Returns the error for a function of plain arrays that met a Masked."""
+    """Returns the error for a function of plain arrays that met a Masked.
+
+    Args:
+        what: The function, e.g. `jnp.mean`.
+        masked: What it met.
+    """
+    op = op_for(what)
+    way = f"use {op} (padding skipped), or " if op else ""
     return MaskError(
         f"{what} would lose the mask of a {masked.shape} sequence",
-        fix=f"use {_INSTEAD.get(what, f'ops.{what}')} (padding skipped), or unmask(x) for plain data",
+        fix=f"{way}unmask(x) for plain data",
     )
-
-
-def refuses_arrays(value: Any) -> Callable[[], Array]:
-    """Answers `__jax_array__`: absent for JAX's operators, which then ask ours; else an error.
-
-    A method that raises would break `array + masked`: JAX's operators call it before they give
-    way to ours.
-    """
-    frame = sys._getframe(2)
-    for _ in range(3):
-        if frame is None:
-            break
-        if frame.f_code.co_name.startswith("_operator_"):
-            raise AttributeError("__jax_array__")
-        frame = frame.f_back
-    raise value.refusal(library_call() or "jax")
 
 
 def expand_to(mask: Array, rank: int) -> Array:
@@ -183,17 +157,10 @@ class Masked:
     def __array_function__(self, func: Callable, types: Any, args: Any, kwargs: Any) -> Any:
         if func.__name__ in ("shape", "ndim", "size"):
             return func(self.data, *args[1:], **kwargs)
-        raise loses_mask(func.__name__, self)
+        raise loses_mask(as_written(func.__module__, func.__name__), self)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        operator = _UFUNC_OPERATORS.get(ufunc.__name__)
-        if operator is None or method != "__call__" or kwargs:
-            raise loses_mask(ufunc.__name__, self)
-        left, *rest = inputs
-        if isinstance(left, Masked):
-            return getattr(left, f"__{operator}__")(*rest)
-        reflected = _REFLECTED.get(operator, f"r{operator}")
-        return getattr(rest[0], f"__{reflected}__")(left)
+        return answer_ufunc(self, ufunc, method, inputs, kwargs)
 
     def __bool__(self) -> bool:
         raise MaskError(
@@ -214,27 +181,6 @@ class Masked:
         return f"Masked(shape={self.shape}, dtype={self.dtype}, mask={self.mask.shape})"
 
 
-_REFLECTED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le", "eq": "eq", "ne": "ne"}
-_UFUNC_OPERATORS = {
-    "add": "add",
-    "subtract": "sub",
-    "multiply": "mul",
-    "divide": "truediv",
-    "floor_divide": "floordiv",
-    "remainder": "mod",
-    "power": "pow",
-    "matmul": "matmul",
-    "equal": "eq",
-    "not_equal": "ne",
-    "less": "lt",
-    "less_equal": "le",
-    "greater": "gt",
-    "greater_equal": "ge",
-    "bitwise_and": "and",
-    "bitwise_or": "or",
-    "bitwise_xor": "xor",
-}
-
 jax.tree_util.register_pytree_with_keys(
     Masked,
     lambda m: (
@@ -246,11 +192,7 @@ jax.tree_util.register_pytree_with_keys(
 )
 
 
-def _refuse_canonicalization(masked: Masked) -> Any:
-    raise loses_mask(library_call() or "jax.lax", masked)
-
-
-canonicalize_value_handlers[Masked] = _refuse_canonicalization
+canonicalize_value_handlers[Masked] = refuse_canonicalization
 
 
 def check_mask(where: str, shape: tuple[int, ...], mask: Any) -> None:

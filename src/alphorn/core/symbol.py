@@ -9,8 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from alphorn.config import floatx
-from alphorn.core.masked import Masked, is_masked, refuses_arrays
+from alphorn.core.masked import Masked, is_masked
+from alphorn.core.refusal import (
+    answer_ufunc,
+    as_written,
+    op_for,
+    refuse_canonicalization,
+    refuses_arrays,
+)
 from alphorn.core.scope import shapes_of
+from alphorn.core.variable import canonicalize_value_handlers
 from alphorn.errors import AlphornError, MaskError, ShapeError
 from alphorn.naming import auto_name
 
@@ -58,19 +66,22 @@ class Symbol:
         return refuses_arrays(self)
 
     def refusal(self, what: str) -> MaskError:
-        """Returns the error that says why `what` cannot take this."""
+        """Returns the error that says why `what`, e.g. `jnp.mean`, cannot take this."""
+        op = op_for(what)
+        use = f"use {op}, which becomes a part of the graph, or " if op else ""
         return MaskError(
             f"{what} cannot take a symbolic input of shape {self.shape}",
-            fix=f"use ops.{what}, which becomes a part of the graph, or a Lambda layer",
+            fix=f"{use}write it in a Lambda or a layer of your own, which get arrays",
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        raise self.refusal("array")
+        raise self.refusal("np.asarray")
 
-    __array_ufunc__ = None
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        return answer_ufunc(self, ufunc, method, inputs, kwargs)
 
     def __array_function__(self, func: Callable, types: Any, args: Any, kwargs: Any) -> Any:
-        raise self.refusal(func.__name__)
+        raise self.refusal(as_written(func.__module__, func.__name__))
 
     def __bool__(self) -> bool:
         raise ShapeError(
@@ -91,6 +102,9 @@ class Symbol:
     def __repr__(self) -> str:
         mask = f", masked={self.masked}" if self.masked else ""
         return f"<Symbol shape={self.shape}, dtype={self.dtype}{mask}>"
+
+
+canonicalize_value_handlers[Symbol] = refuse_canonicalization
 
 
 class Node:
@@ -199,25 +213,25 @@ def infer(fn: Callable, args: tuple, kwargs: dict) -> Any:
     """
     leaves, treedef = jax.tree.flatten((args, kwargs), is_leaf=lambda x: x is None or is_masked(x))
     failure: Exception | None = None
-    for first, second in (_STAND_INS, _SMALL_STAND_INS):
+    for sizes in (_STAND_INS, _SMALL_STAND_INS):
         try:
-            small = _shapes_at(fn, leaves, treedef, first)
-            large = _shapes_at(fn, leaves, treedef, second)
-            break
-        except AlphornError:
-            raise
+            small, large = (_shapes_at(fn, leaves, treedef, size) for size in sizes)
+            return jax.tree.map(_merged, small, large, is_leaf=is_masked)
         except Exception as error:
-            failure = failure or error
-    else:
-        assert failure is not None
-        raise failure
+            if failure is None:
+                failure = error
+                batch, other = sizes[0]
+                error.add_note(f"(an unknown batch size stood as {batch}, other sizes as {other})")
+            if isinstance(error, AlphornError):
+                break
+    assert failure is not None
+    raise failure
 
-    def merge(a: Any, b: Any) -> Symbol:
-        masked = a.mask.ndim if is_masked(a) else 0
-        shape = (m if m == n else None for m, n in zip(a.shape, b.shape, strict=True))
-        return Symbol(shape, a.dtype, masked)
 
-    return jax.tree.map(merge, small, large, is_leaf=is_masked)
+def _merged(small: Any, large: Any) -> Symbol:
+    masked = small.mask.ndim if is_masked(small) else 0
+    shape = (m if m == n else None for m, n in zip(small.shape, large.shape, strict=True))
+    return Symbol(shape, small.dtype, masked)
 
 
 def apply(operation: Any, args: tuple, kwargs: dict) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 
 from alphorn.core.random import SeedGenerator
 from alphorn.core.variable import Variable
-from alphorn.errors import ShapeError
+from alphorn.errors import ShapeError, StateError
 from alphorn.fields import Configurable, attribute
 
 
@@ -96,16 +96,28 @@ class Tracked(Configurable):
         trainable = set(self.trainable_variables)
         return [v for v in self.weights if v not in trainable]
 
+    def need_built(self, what: str) -> None:
+        """Raises StateError where there are no weights yet."""
+        if not vars(self).get("built", True):
+            raise StateError(
+                f"{what} of {type(self).__name__} '{getattr(self, 'name', '')}', which is not built",
+                expected="weights, which it has when the size of its input is known",
+                fix="call it once on data, or build(input_shape)",
+            )
+
     def count_params(self) -> int:
         """Returns the number of entries of all weights."""
+        self.need_built("count_params")
         return sum(v.size for v in self.weights)
 
     def get_weights(self) -> list[np.ndarray]:
         """Returns copies of the weights, in Keras's order."""
+        self.need_built("get_weights")
         return [v.numpy() for v in self.weights]
 
     def set_weights(self, weights: list[Any]) -> None:
         """Sets the weights from arrays in the order of `get_weights()`."""
+        self.need_built("set_weights")
         variables = self.weights
         who = f"set_weights of {type(self).__name__} '{getattr(self, 'name', '')}'"
         if len(weights) != len(variables):

@@ -1,26 +1,46 @@
 """Metrics: figures that are watched while a model trains, and measured when it is evaluated."""
 
+from inspect import isfunction
 from typing import Any
 
 from alphorn.errors import ArgumentError
-from alphorn.metrics import base, confusion, means
-from alphorn.metrics.base import Mean, MeanMetricWrapper, Metric, Sum
-from alphorn.metrics.confusion import (
-    AUC,
-    FalseNegatives,
-    FalsePositives,
-    Precision,
-    Recall,
-    TrueNegatives,
-    TruePositives,
-)
+from alphorn.losses import functions
+from alphorn.losses.functions import *  # noqa: F403
+from alphorn.metrics import accuracies, base, confusion, means
+from alphorn.metrics.accuracies import *  # noqa: F403
+from alphorn.metrics.base import *  # noqa: F403
+from alphorn.metrics.base import MeanMetricWrapper, Metric, function_of
+from alphorn.metrics.confusion import *  # noqa: F403
 from alphorn.metrics.means import *  # noqa: F403
-from alphorn.naming import deserialize as _deserialize
-from alphorn.naming import lookup, serialize_object
-
-__all__ = sorted(
-    {*base.__all__, *means.__all__, *confusion.__all__, "deserialize", "get", "serialize"}
+from alphorn.naming import (
+    custom_object_scope,
+    lookup,
+    names_of,
+    register,
+    serialize_function,
+    snake_case,
 )
+from alphorn.naming import deserialize as _deserialize
+from alphorn.naming import serialize as _serialize
+
+# Of the losses' functions, cosine_similarity has another sign as a metric.
+_SHARED = [name for name in functions.__all__ if name != "cosine_similarity"]
+_ROOMS = (base, means, confusion, accuracies)
+__all__ = sorted(
+    ["deserialize", "get", "serialize", *_SHARED, *(n for room in _ROOMS for n in room.__all__)]
+)
+_SHORT = {
+    "mse": "MeanSquaredError",
+    "mae": "MeanAbsoluteError",
+    "mape": "MeanAbsolutePercentageError",
+    "msle": "MeanSquaredLogarithmicError",
+    "bce": "BinaryCrossentropy",
+    "rmse": "RootMeanSquaredError",
+}
+for _name, _class in names_of("metrics").items():
+    register("metrics", _class, snake_case(_name))
+for _name, _full in _SHORT.items():
+    register("metrics", names_of("metrics")[_full], _name, _name.upper())
 
 
 def get(identifier: Any) -> Any:
@@ -44,11 +64,16 @@ def as_metric(identifier: Any, name: str | None = None) -> Metric:
     return MeanMetricWrapper(found, name)
 
 
-def serialize(metric: Metric) -> dict:
+def serialize(metric: Any) -> Any:
     """Returns a description of a metric for files."""
-    return serialize_object(metric)
+    return serialize_function(metric) if isfunction(metric) else _serialize(metric)
 
 
 def deserialize(config: Any, custom_objects: dict | None = None) -> Any:
     """Returns the metric that `serialize` described."""
-    return _deserialize(config, "metrics", custom_objects)
+    with custom_object_scope(custom_objects):
+        if isinstance(config, str):
+            return get(config)
+        if isinstance(config, dict) and config.get("class_name") == "function":
+            return function_of(config)
+        return _deserialize(config, "metrics")

@@ -6,13 +6,23 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from jax import Array
 
+from alphorn.config import as_policy, floatx
 from alphorn.core.masked import is_masked
 from alphorn.core.tracking import Tracked
 from alphorn.core.transforms import functional
-from alphorn.core.variable import Variable
+from alphorn.core.variable import Variable, unwrap
 from alphorn.errors import ArgumentError
-from alphorn.losses import plain_pair, same_rank, weights_for
-from alphorn.naming import auto_name, register, resolve, snake_case
+from alphorn.fields import accepts
+from alphorn.losses.pairs import values_of, weighted_sums, weights_for
+from alphorn.naming import (
+    auto_name,
+    deserialize,
+    lookup,
+    names_of,
+    register,
+    resolve,
+    snake_case,
+)
 
 __all__ = ["Mean", "MeanMetricWrapper", "Metric", "Sum"]
 
@@ -32,7 +42,7 @@ class Metric(Tracked):
 
     def __init__(self, dtype: Any = None, name: str | None = None):
         self.name = name or auto_name(snake_case(type(self).__name__))
-        self.dtype = jnp.dtype(dtype or "float32").name
+        self.dtype = as_policy(dtype or floatx()).compute_dtype
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Registers built-in classes."""
@@ -55,11 +65,18 @@ class Metric(Tracked):
             dtype or self.dtype,
             trainable=False,
             autocast=False,
+            aggregation=aggregation,
             name=name,
         )
-        variable.path = f"{self.name}/{variable.name}"
+        variable.path = f"{self.name.replace('/', '>')}/{variable.name}"
         vars(self).setdefault("_sums", []).append(variable)
         return variable
+
+    @property
+    def variables(self) -> list[Variable]:
+        """All sums, those of the metrics that this one is made of too."""
+        inner = [v for m in self.metrics for v in m.variables]
+        return list(dict.fromkeys([*super().variables, *inner]))
 
     def add_weight(
         self,
@@ -84,7 +101,9 @@ class Metric(Tracked):
         for variable in self.variables:
             variable.assign(jnp.zeros(variable.shape, variable.dtype))
 
-    reset_states = reset_state
+    def reset_states(self) -> None:
+        """Is `reset_state`, as it was called."""
+        self.reset_state()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Takes a batch in and returns the figure so far."""
@@ -109,7 +128,8 @@ class Metric(Tracked):
 
     def base_config(self) -> dict[str, Any]:
         """Returns name and type."""
-        return {"name": self.name, "dtype": self.dtype}
+        own = {"name": self.name, "dtype": self.dtype}
+        return {k: v for k, v in own.items() if accepts(type(self), k)}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}>"
@@ -119,12 +139,9 @@ class _Total(Metric):
     def take(self, values: Any, sample_weight: Any) -> tuple[Array, Array]:
         """Returns the sum of values times weights, and that of the weights."""
         mask = values.mask if is_masked(values) else None
-        data = jnp.asarray(values.fill(0) if is_masked(values) else values)
+        data = jnp.asarray(values.fill(0) if is_masked(values) else unwrap(values))
         data = data.astype(self.dtype)
-        weight = weights_for(data, mask, sample_weight)
-        if weight is None:
-            return jnp.sum(data), jnp.asarray(data.size, self.dtype)
-        return jnp.sum(jnp.where(weight == 0, 0, data * weight)), jnp.sum(weight)
+        return weighted_sums(data, weights_for(data, mask, sample_weight))
 
 
 class Mean(_Total):
@@ -176,25 +193,31 @@ class MeanMetricWrapper(Mean):
     """The mean of a function `(y_true, y_pred) -> values`.
 
     Args:
-        fn: The function; it sees arrays whose padding is harmless.
+        fn: The function; where predictions are Masked it receives the `Masked` itself.
         name, dtype: As for all metrics.
         **kwargs: Passed to the function.
     """
 
-    fill: ClassVar[float] = 0.5
-
     def __init__(self, fn: Callable, name: str | None = None, dtype: Any = None, **kwargs: Any):
         super().__init__(name or getattr(fn, "__name__", "metric"), dtype)
-        self._fn = getattr(fn, "plain", fn)
+        self._fn = fn
         self._fn_kwargs = kwargs
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Takes a batch in."""
-        true, pred, mask = plain_pair(y_true, y_pred, self.fill)
-        true, pred = same_rank(true, pred)
-        values = jnp.asarray(self._fn(true, pred, **self._fn_kwargs)).astype(self.dtype)
-        weight = weights_for(values, mask, sample_weight)
-        if weight is None:
-            self.add_sums(jnp.sum(values), values.size)
-        else:
-            self.add_sums(jnp.sum(jnp.where(weight == 0, 0, values * weight)), jnp.sum(weight))
+        values, mask = values_of(self._fn, y_true, y_pred, sample_weight, self._fn_kwargs)
+        values = values.astype(self.dtype)
+        self.add_sums(*weighted_sums(values, weights_for(values, mask, sample_weight)))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """Makes a metric from `get_config()`."""
+        fn = config.get("fn")
+        return super().from_config(config if fn is None else config | {"fn": function_of(fn)})
+
+
+def function_of(config: Any) -> Any:
+    """Returns the function that a config describes, by its name or in the form of files."""
+    name = config["config"] if isinstance(config, dict) else config
+    kind = next((k for k in ("losses", "functions") if name in names_of(k)), "functions")
+    return lookup(kind, name) if isinstance(config, str) else deserialize(config, kind)

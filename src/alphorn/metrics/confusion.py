@@ -1,16 +1,20 @@
-"""Metrics that count right and wrong at thresholds: Precision, Recall, AUC and their kin."""
+"""Metrics that count right and wrong at thresholds: Precision, Recall, AUC and their kin.
+
+A target counts as positive above 0.5.
+"""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from alphorn.errors import ArgumentError
-from alphorn.losses import plain_pair, same_rank, weights_for
+from alphorn.core.variable import Variable
+from alphorn.errors import ArgumentError, ShapeError
+from alphorn.losses.pairs import counted, plain_pair, weights_for
 from alphorn.metrics.base import Metric
-from alphorn.naming import register
 
 __all__ = [
     "AUC",
@@ -22,90 +26,140 @@ __all__ = [
     "TruePositives",
 ]
 
+_FIGURES = ("true_positives", "true_negatives", "false_positives", "false_negatives")
 
-def _flat_entries(
-    y_true: Any, y_pred: Any, sample_weight: Any, class_id: int | None, top_k: int | None
-) -> tuple[Array, Array, Array]:
-    """Targets, predictions and weights, each `(entries,)`; padding weighs 0."""
-    true, pred, mask = plain_pair(y_true, y_pred)
-    true, pred = same_rank(true, pred)
-    weight = weights_for(pred, mask, sample_weight)
-    weight = jnp.ones(pred.shape, jnp.float32) if weight is None else weight
-    if top_k is not None:
-        kth = jnp.sort(pred, -1)[..., -top_k][..., None]
-        pred = jnp.where(pred >= kth, pred, -jnp.inf)
-    if class_id is not None:
-        true, pred, weight = (v[..., class_id] for v in (true, pred, weight))
-    return true.reshape(-1) > 0.5, pred.reshape(-1), weight.reshape(-1).astype(jnp.float32)
+
+def _divide(a: Array, b: Array) -> Array:
+    return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
+
+
+def _best(pred: Array, k: int) -> Array:
+    """Returns predictions with all but the `k` largest of the last axis at minus infinity."""
+    places = jax.lax.top_k(pred, k)[1]
+    chosen = jax.nn.one_hot(places, pred.shape[-1], dtype=jnp.bool_).any(-2)
+    return jnp.where(chosen, pred, -jnp.inf)
+
+
+def _counts(limits: np.ndarray, true: Array, pred: Array, weight: Array) -> dict[str, Array]:
+    """Counts, by weight, what each limit calls rightly and wrongly: `(limits, columns)` each.
+
+    Args:
+        limits: A prediction above one is called positive.
+        true: Targets, `(entries, columns)` booleans.
+        pred: Predictions of that shape.
+        weight: Weights of that shape.
+    """
+    order = np.argsort(limits)
+    back = np.argsort(order)
+    pred = jnp.where(jnp.isnan(pred), -jnp.inf, pred)
+    passed = jnp.searchsorted(jnp.asarray(limits[order]), pred, side="left")  # limits below
+    columns = jnp.arange(pred.shape[1])[None]
+    found: dict[str, Array] = {}
+    for kind, right, wrong in ((True, *_FIGURES[::3]), (False, _FIGURES[2], _FIGURES[1])):
+        row = jnp.where(true == kind, weight, 0)
+        by_limits = jnp.zeros((len(limits) + 1, pred.shape[1]), row.dtype)
+        by_limits = by_limits.at[passed, columns].add(row)
+        found[right] = jnp.cumsum(by_limits[::-1], 0)[::-1][1:][back]
+        found[wrong] = jnp.cumsum(by_limits, 0)[:-1][back]
+    return found
 
 
 class _Thresholded(Metric):
-    def _thresholds(self, thresholds: Any, default: float) -> None:
-        given = [default if thresholds is None else thresholds]
-        found = list(given[0]) if isinstance(given[0], list | tuple) else given
-        if any(t < 0 or t > 1 for t in found):
+    kept: ClassVar[tuple[str, ...]]  # the figures that this one sums
+
+    def _make_sums(self, thresholds: Any, default: float) -> None:
+        given = default if thresholds is None else thresholds
+        self.thresholds = [float(t) for t in (given if np.ndim(given) else [given])]
+        if thresholds is not None and any(t < 0 or t > 1 for t in self.thresholds):
             raise ArgumentError(
                 f"{type(self).__name__}: thresholds", repr(thresholds), "numbers between 0 and 1"
             )
-        self.thresholds = thresholds
-        self._limits = np.array(found, np.float32)
+        self._kept = [self._sum(name, (len(self.thresholds),)) for name in self.kept]
 
-    def _several(self, figure: Array) -> Array:
-        return figure if isinstance(self.thresholds, list | tuple) else figure[0]
+    def _sum(self, name: str, shape: tuple[int, ...]) -> Variable:
+        return self.add_variable(shape, name=name)
 
-    def counts(self, true: Array, pred: Array, weight: Array, right: bool, called: bool) -> Array:
-        """Returns how many targets that are `right` are called so at each threshold."""
-        above = pred[None] > jnp.asarray(self._limits)[:, None]
-        chosen = (true == right)[None] & (above == called)
-        return jnp.sum(jnp.where(chosen, weight[None], 0), 1)
-
-
-class _Count(_Thresholded):
-    right: bool
-    called: bool
-
-    def __init__(self, thresholds: Any = None, name: str | None = None, dtype: Any = None):
-        super().__init__(dtype, name)
-        self._thresholds(thresholds, 0.5)
-        self.accumulator = self.add_variable((len(self._limits),), name="accumulator")
+    def _entries(
+        self, y_true: Any, y_pred: Any, sample_weight: Any, columns: bool = False
+    ) -> tuple[Array, Array, Array]:
+        """Returns targets, predictions and weights, `(entries, columns)`; padding weighs 0."""
+        true, pred, mask = plain_pair(y_true, y_pred, counted(sample_weight, y_pred))
+        if true.shape != pred.shape:
+            raise ShapeError(
+                f"{type(self).__name__}: targets and predictions do not fit together",
+                received=f"y_true {tuple(true.shape)}, y_pred {tuple(pred.shape)}",
+                expected="equal shapes",
+            )
+        weight = weights_for(pred.astype(self.dtype), mask, sample_weight)
+        weight = jnp.ones(pred.shape, self.dtype) if weight is None else weight
+        if (top_k := getattr(self, "top_k", None)) is not None:
+            pred = _best(pred, top_k)
+        if (class_id := getattr(self, "class_id", None)) is not None:
+            if pred.ndim < 2:
+                raise ShapeError(
+                    f"{type(self).__name__}: class_id={class_id}",
+                    received=f"y_pred {tuple(pred.shape)}",
+                    expected="classes on the last axis: (rows, classes)",
+                )
+            true, pred, weight = (v[..., class_id] for v in (true, pred, weight))
+        width = pred.shape[-1] if columns else 1
+        return tuple(v.reshape(-1, width) for v in (true > 0.5, pred, weight))
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Takes a batch in."""
-        entries = _flat_entries(y_true, y_pred, sample_weight, None, None)
-        self.accumulator.assign_add(self.counts(*entries, self.right, self.called))
+        entries = self._entries(y_true, y_pred, sample_weight)
+        counts = _counts(np.array(self.thresholds, np.float32), *entries)
+        for name, variable in zip(self._figures(), self._kept, strict=True):
+            variable.assign_add(counts[name][:, 0])
+
+    def _figures(self) -> tuple[str, ...]:
+        return self.kept
+
+    def _several(self, figure: Array) -> Array:
+        return figure if len(self.thresholds) > 1 else figure[0]
+
+
+class _Count(_Thresholded):
+    kept = ("accumulator",)
+    figure: ClassVar[str]
+
+    def __init__(self, thresholds: Any = None, name: str | None = None, dtype: Any = None):
+        super().__init__(dtype, name)
+        self._make_sums(thresholds, 0.5)
+
+    def _figures(self) -> tuple[str, ...]:
+        return (self.figure,)
 
     def result(self) -> Array:
         """Returns the count."""
-        return self._several(self.accumulator.value)
+        return self._several(self._kept[0].value)
 
 
 class TruePositives(_Count):
     """How many positives are called so."""
 
-    right, called = True, True
+    figure = "true_positives"
 
 
 class TrueNegatives(_Count):
     """How many negatives are called so."""
 
-    right, called = False, False
+    figure = "true_negatives"
 
 
 class FalsePositives(_Count):
     """How many negatives are called positive."""
 
-    right, called = False, True
+    figure = "false_positives"
 
 
 class FalseNegatives(_Count):
     """How many positives are called negative."""
 
-    right, called = True, False
+    figure = "false_negatives"
 
 
 class _Ratio(_Thresholded):
-    missed: tuple[bool, bool]
-
     def __init__(
         self,
         thresholds: Any = None,
@@ -115,36 +169,39 @@ class _Ratio(_Thresholded):
         dtype: Any = None,
     ):
         super().__init__(dtype, name)
-        self._thresholds(thresholds, 0.5 if top_k is None else 0.0)
-        if top_k is not None and thresholds is None:
-            self._limits = np.array([-np.inf], np.float32)
+        self._make_sums(thresholds, 0.5 if top_k is None else -np.inf)
         self.top_k, self.class_id = top_k, class_id
-        self.true_positives = self.add_variable((len(self._limits),), name="true_positives")
-        self.others = self.add_variable((len(self._limits),), name="others")
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Takes a batch in."""
-        entries = _flat_entries(y_true, y_pred, sample_weight, self.class_id, self.top_k)
-        self.true_positives.assign_add(self.counts(*entries, True, True))
-        self.others.assign_add(self.counts(*entries, *self.missed))
 
     def result(self) -> Array:
         """Returns the ratio, 0 for nothing."""
-        hits = self.true_positives.value
-        total = hits + self.others.value
-        return self._several(jnp.where(total == 0, 0, hits / jnp.where(total == 0, 1, total)))
+        hits, others = (v.value for v in self._kept)
+        return self._several(_divide(hits, hits + others))
 
 
 class Precision(_Ratio):
-    """The share of true ones among those called positive."""
+    """The share of true ones among those called positive.
 
-    missed = (False, True)
+    Args:
+        thresholds: Above one a prediction is called positive; several give several figures.
+        top_k: Calls the `top_k` likeliest classes positive instead.
+        class_id: Looks at one class only.
+        name, dtype: As for all metrics.
+    """
+
+    kept = ("true_positives", "false_positives")
 
 
 class Recall(_Ratio):
-    """The share of those called positive among the positives."""
+    """The share of those called positive among the positives.
 
-    missed = (True, False)
+    Args:
+        thresholds: Above one a prediction is called positive; several give several figures.
+        top_k: Calls the `top_k` likeliest classes positive instead.
+        class_id: Looks at one class only.
+        name, dtype: As for all metrics.
+    """
+
+    kept = ("true_positives", "false_negatives")
 
 
 class AUC(_Thresholded):
@@ -152,7 +209,7 @@ class AUC(_Thresholded):
 
     Args:
         num_thresholds: How many.
-        curve: "ROC" or "PR".
+        curve: "ROC", "PR" or "PRGAIN".
         summation_method: "interpolation", "minoring" or "majoring".
         name, dtype: As for all metrics.
         thresholds: Thresholds of your own.
@@ -161,6 +218,8 @@ class AUC(_Thresholded):
         label_weights: Weights of the columns.
         from_logits: Whether predictions are logits.
     """
+
+    kept = _FIGURES
 
     def __init__(
         self,
@@ -176,70 +235,52 @@ class AUC(_Thresholded):
         from_logits: bool = False,
     ):
         super().__init__(dtype, name)
+        self.curve, self.summation_method = curve.upper(), summation_method.lower()
         for argument, value, known in (
-            ("curve", curve, ("ROC", "PR")),
+            ("curve", curve, ("ROC", "PR", "PRGAIN")),
             ("summation_method", summation_method, ("interpolation", "minoring", "majoring")),
         ):
-            if value not in known:
+            if getattr(self, argument) not in known:
                 raise ArgumentError(f"AUC: {argument}", repr(value), f"one of {', '.join(known)}")
         if thresholds is None and num_thresholds <= 1:
             raise ArgumentError("AUC: num_thresholds", num_thresholds, "at least 2")
         if multi_label and num_labels is None:
-            raise ArgumentError("AUC: num_labels", "None with multi_label", "how many columns")
-        self.curve, self.summation_method = curve, summation_method
+            raise ArgumentError(
+                "AUC: num_labels", "None with multi_label", "how many columns there are"
+            )
         self.multi_label, self.num_labels = multi_label, num_labels
         self.label_weights, self.from_logits = label_weights, from_logits
-        inner = (
-            [(i + 1) / (num_thresholds - 1) for i in range(num_thresholds - 2)]
-            if thresholds is None
-            else sorted(thresholds)
-        )
-        self.num_thresholds = len(inner) + 2
-        self._limits = np.array([-1e-7, *inner, 1 + 1e-7], np.float32)
-        columns = (num_labels,) if multi_label else ()
-        for figure in ("true_positives", "false_positives", "true_negatives", "false_negatives"):
-            shape = (self.num_thresholds, *columns)  # pyright: ignore
-            setattr(self, figure, self.add_variable(shape, name=figure))
+        if thresholds is None:
+            inner = [(i + 1) / (num_thresholds - 1) for i in range(num_thresholds - 2)]
+        else:
+            inner = sorted(thresholds)
+            if any(t < 0 or t > 1 for t in inner):
+                raise ArgumentError("AUC: thresholds", thresholds, "numbers between 0 and 1")
+        # All predictions lie above the first and none above the last.
+        self.thresholds = [-1e-7, *inner, 1 + 1e-7]
+        self.num_thresholds = len(self.thresholds)
+        columns = (num_labels,) if num_labels is not None and multi_label else ()
+        self._kept = [self._sum(name, (self.num_thresholds, *columns)) for name in _FIGURES]
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Takes a batch in."""
-        if not self.multi_label:
-            true, pred, weight = _flat_entries(y_true, y_pred, sample_weight, None, None)
-            true, pred, weight = true[:, None], pred[:, None], weight[:, None]
-        else:
-            plain_true, plain_pred, mask = plain_pair(y_true, y_pred)
-            weight = weights_for(plain_pred, mask, sample_weight)
-            weight = jnp.ones(plain_pred.shape) if weight is None else weight
-            columns = plain_pred.shape[-1]
-            true, pred, weight = (
-                v.reshape(-1, columns) for v in (plain_true > 0.5, plain_pred, weight)
-            )
-        if self.from_logits:
-            pred = 1 / (1 + jnp.exp(-pred))
-        above = pred[None] > jnp.asarray(self._limits)[:, None, None]
-        for figure, right, called in (
-            ("true_positives", True, True),
-            ("false_positives", False, True),
-            ("true_negatives", False, False),
-            ("false_negatives", True, False),
-        ):
-            chosen = (true == right)[None] & (above == called)
-            count = jnp.sum(jnp.where(chosen, weight[None], 0), 1)
-            variable = getattr(self, figure)
-            variable.assign_add(count if self.multi_label else count[:, 0])
+        columns = self.multi_label or self.label_weights is not None
+        true, pred, weight = self._entries(y_true, y_pred, sample_weight, columns)
+        if self.label_weights is not None and not self.multi_label:
+            weight = weight * jnp.asarray(self.label_weights, weight.dtype)
+            true, pred, weight = (v.reshape(-1, 1) for v in (true, pred, weight))
+        pred = jax.nn.sigmoid(pred) if self.from_logits else jnp.clip(pred, 0, 1)
+        counts = _counts(np.array(self.thresholds, np.float32), true, pred, weight)
+        for name, variable in zip(_FIGURES, self._kept, strict=True):
+            variable.assign_add(counts[name] if self.multi_label else counts[name][:, 0])
 
     def result(self) -> Array:
         """Returns the area."""
-        tp, fp = self.true_positives.value, self.false_positives.value  # pyright: ignore
-        tn, fn = self.true_negatives.value, self.false_negatives.value  # pyright: ignore
+        tp, tn, fp, fn = (v.value for v in self._kept)
         if self.curve == "PR" and self.summation_method == "interpolation":
             areas = self._interpolated(tp, fp, fn)
         else:
-            recall = _divide(tp, tp + fn)
-            if self.curve == "ROC":
-                x, y = _divide(fp, fp + tn), recall
-            else:
-                x, y = recall, _divide(tp, tp + fp)
+            x, y = self._curve(tp, tn, fp, fn)
             if self.summation_method == "interpolation":
                 heights = (y[:-1] + y[1:]) / 2
             elif self.summation_method == "minoring":
@@ -254,6 +295,18 @@ class AUC(_Thresholded):
         weights = jnp.asarray(self.label_weights, areas.dtype)
         return _divide(jnp.sum(areas * weights), jnp.sum(weights))
 
+    def _curve(self, tp: Array, tn: Array, fp: Array, fn: Array) -> tuple[Array, Array]:
+        recall = _divide(tp, tp + fn)
+        if self.curve == "ROC":
+            return _divide(fp, fp + tn), recall
+        if self.curve == "PR":
+            return recall, _divide(tp, tp + fp)
+        # Flach and Kull (2015); where nothing is found, recall gains 0 and precision 1.
+        odds = _divide(tp + fn, tn + fp)
+        found = tp > 0
+        recall = jnp.where(found, 1 - odds * _divide(fn, tp), 0)
+        return jnp.maximum(recall, 0), jnp.where(found, 1 - odds * _divide(fp, tp), 1)
+
     def _interpolated(self, tp: Array, fp: Array, fn: Array) -> Array:
         """Davis and Goadrich (2006): true positives, not precision, vary linearly."""
         dtp = tp[:-1] - tp[1:]
@@ -265,11 +318,3 @@ class AUC(_Thresholded):
         ratio = jnp.where(ratio == 0, 1, ratio)
         grown = slope * (dtp + start * jnp.log(ratio))
         return jnp.sum(_divide(grown, jnp.maximum(tp[1:] + fn[1:], 0)), 0)
-
-
-def _divide(a: Array, b: Array) -> Array:
-    return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
-
-
-for _class in (AUC, Precision, Recall):
-    register("metrics", _class, _class.__name__.lower(), _class.__name__)

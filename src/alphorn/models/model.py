@@ -1,13 +1,15 @@
 """Model: layers and how they are trained."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
+from alphorn.core.door import symbols_of
 from alphorn.core.layer import Layer
 from alphorn.core.rules import nest
-from alphorn.core.symbol import Symbol, is_symbol
+from alphorn.core.symbol import Symbol, infer, is_symbol
 from alphorn.errors import ArgumentError, StateError
 from alphorn.models.config import graph_config, graph_from_config
 from alphorn.models.graph import Graph
@@ -92,6 +94,10 @@ class Model(Trainer, Layer):
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """Returns a layer by its name or its place."""
         layers = self.layers
+        if (name is None) == (index is None):
+            raise ArgumentError(
+                f"get_layer of '{self.name}'", f"name={name!r}, index={index}", "a name or an index"
+            )
         if index is not None:
             if not -len(layers) <= index < len(layers):
                 raise ArgumentError(
@@ -181,6 +187,50 @@ class Model(Trainer, Layer):
         model.trainable = config.get("trainable", True)
         return model
 
+    def copied(self, again: Callable, inputs: Any = None, call: Callable | None = None) -> "Model":
+        """Returns a model like this of the layers that `again(layer)` gives; for `clone_model`."""
+        if self.graph is None:
+            if inputs is not None or call is not None:
+                raise ArgumentError(
+                    f"clone_model of '{self.name}'",
+                    received="input_tensors or call_function",
+                    expected="neither: a subclass says in its own call how layers are called",
+                )
+            return type(self).from_config(self.get_config())
+        if inputs is None:
+            begin = [again(s.node.operation).output for s in self.inputs]  # pyright: ignore
+        else:
+            begin = jax.tree.leaves(inputs)
+
+        def called(node: Any, args: tuple, kwargs: dict) -> Any:
+            layer = again(node.operation)
+            return layer(*args, **kwargs) if call is None else call(layer, *args, **kwargs)
+
+        outputs = self.graph.run(begin, f"clone of '{self.name}'", called)
+        structure = jax.tree.structure(self.graph.inputs)
+        return self._like(jax.tree.unflatten(structure, begin), outputs)
+
+    def _like(self, inputs: Any, outputs: Any) -> "Model":
+        """Returns a model of this class, where its constructor takes inputs and outputs."""
+        parameters = inspect.signature(type(self).__init__).parameters.values()
+        kinds = {p.kind for p in parameters}
+        names = {p.name for p in parameters}
+        free = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds
+        made = type(self) if free or {"inputs", "outputs", "name"} <= names else Model
+        return made(inputs=inputs, outputs=outputs, name=self.name)
+
+    def build(self, input_shape: Any = None) -> None:
+        """Builds the layers of a subclass for inputs of a shape, the batch axis included."""
+        self.built = True
+        if self.graph is None and input_shape is not None:
+            infer(self._enter, (symbols_of(self, input_shape),), {"training": False})
+
+    def _ensure_built(self, arguments: dict[str, Any]) -> None:
+        if type(self).build is Model.build:
+            self.built = True  # a subclass's layers build themselves when its call uses them
+        else:
+            super()._ensure_built(arguments)
+
     # --- weights in files
 
     def save_weights(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
@@ -225,7 +275,6 @@ def clone_model(
     """
     if kwargs:
         raise ArgumentError("clone_model", ", ".join(kwargs), "its own arguments")
-    graph = model._graph("graph to clone")
     made: dict[int, Any] = {}
 
     def again(layer: Any) -> Any:
@@ -242,19 +291,4 @@ def clone_model(
                 made[id(layer)] = type(layer).from_config(layer.get_config())
         return made[id(layer)]
 
-    if input_tensors is None:
-        begin: list[Any] = [again(s.node.operation).output for s in graph.input_symbols]  # pyright: ignore
-    else:
-        begin = jax.tree.leaves(input_tensors)
-    inputs = jax.tree.unflatten(jax.tree.structure(graph.inputs), begin)
-
-    def call(node: Any, args: tuple, kwargs: dict) -> Any:
-        layer = again(node.operation)
-        if call_function is not None:
-            return call_function(layer, *args, **kwargs)
-        return layer(*args, **kwargs)
-
-    outputs = graph.run(begin, f"clone of '{model.name}'", call)
-    new = type(model).__new__(type(model))
-    Model.__init__(new, inputs, outputs, name=model.name)
-    return new
+    return model.copied(again, input_tensors, call_function)

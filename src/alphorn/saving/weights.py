@@ -78,6 +78,7 @@ def save_weights(model: Layer, filepath: Any, overwrite: bool = True) -> None:
         ArgumentError: another ending, or a file that is there with `overwrite=False`.
     """
     path = _checked(filepath)
+    model.need_built("save_weights")
     if path.exists() and not overwrite:
         raise ArgumentError(
             "save_weights", f"{path}, which exists", "a new name, or overwrite=True"
@@ -111,6 +112,7 @@ def load_weights(model: Layer, filepath: Any, skip_mismatch: bool = False) -> No
         ShapeError: a weight of another shape.
     """
     path = _checked(filepath)
+    model.need_built("load_weights")
     if not path.exists():
         raise ArgumentError("load_weights", received=str(path), expected="a file that exists")
     weights = set(model.weights)

@@ -66,7 +66,22 @@ class CompiledLoss:
             raise ArgumentError(
                 "compile: loss_weights", repr(wrong[0]), "numbers", "metrics=[...] by its name"
             )
-        self.trackers = [Mean(name=f"{n}_loss") for n in names] if len(names) > 1 else []
+        several = sum(loss is not None for loss in self.losses) > 1
+        self._trackers = [
+            Mean(name=f"{name}_loss") if several and loss is not None else None
+            for name, loss in zip(names, self.losses, strict=True)
+        ]
+
+    @property
+    def trackers(self) -> list[Mean]:
+        """The running means, where several outputs have a loss."""
+        return [t for t in self._trackers if t is not None]
+
+    @property
+    def parts(self) -> list[tuple[float, Mean]]:
+        """The weight of each running mean in the total."""
+        pairs = zip(self.weights, self._trackers, strict=True)
+        return [(1.0 if w is None else w, t) for w, t in pairs if t is not None]
 
     def __call__(self, y: list, predictions: list, weights: list) -> tuple[Array | None, Array]:
         """Returns the loss and the weight that it has in an epoch's mean."""
@@ -76,12 +91,10 @@ class CompiledLoss:
                 continue
             summed, weight = self._sums(loss, y[i], predictions[i], weights[i])
             value = jnp.where(weight == 0, 0, summed / jnp.where(weight == 0, 1, weight))
-            if self.trackers:
-                self.trackers[i].add_sums(summed, weight)
-                rows = jnp.asarray(unmask(predictions[i]).shape[0], jnp.float32)
-                count = jnp.maximum(count, rows)
-            else:
-                count = weight
+            count = weight
+            if tracker := self._trackers[i]:
+                tracker.add_sums(summed, weight)
+                count = jnp.ones((), jnp.float32)
             if self.weights[i] is not None:
                 value = value * self.weights[i]
             total = value if total is None else total + value
@@ -119,6 +132,22 @@ class CompiledLoss:
                     fix=f"number the classes from 0, or give the last layer"
                     f" {int(values.max()) + 1} units",
                 )
+
+
+class TotalLoss(Mean):
+    """The running mean of the loss: with several outputs the sum of theirs, times their weights.
+
+    A sum of means over an epoch, not a mean of sums over batches: outputs may differ in how many
+    valid steps a batch of them has.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="loss")
+        self.parts: list[tuple[float, Mean]] = []
+
+    def result(self) -> Array:
+        """Returns the total so far."""
+        return sum((w * part.result() for w, part in self.parts), super().result())
 
 
 class CompiledMetrics:
@@ -167,9 +196,10 @@ class CompiledMetrics:
                 for identifier in row:
                     metric = self._metric(identifier, self.losses[i], y[i], predictions[i])
                     prefix = f"{self.names[i]}_" if len(self.names) > 1 else ""
-                    name = prefix + (
-                        identifier if identifier in ("accuracy", "acc") else metric.name
-                    )
+                    own = identifier if isinstance(identifier, str) else metric.name
+                    name = prefix + own
+                    if weighted and name in seen:
+                        name = f"{prefix}weighted_{own}"
                     count = seen.get(name, 0)
                     seen[name] = count + 1
                     name = f"{name}_{count}" if count else name

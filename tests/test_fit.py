@@ -1,0 +1,396 @@
+"""Training, evaluation and prediction: Keras's numbers, whatever the batches and their padding."""
+
+import numpy as np
+import pytest
+
+import alphorn
+from alphorn.core.masked import Masked
+from alphorn.layers import (
+    BatchNormalization,
+    Dense,
+    Embedding,
+    GlobalAveragePooling1D,
+    Masking,
+)
+from nets import (
+    CLASS_WEIGHTS,
+    CLASSIFYING,
+    IDS,
+    LABELS,
+    RAGGED,
+    STEP_LABELS,
+    STEP_WEIGHTS,
+    TIME,
+    WEIGHTS,
+    Twins,
+    X,
+    Y,
+    compiled,
+    forked,
+    gap,
+    line,
+    mlp,
+    ready,
+    rnn,
+    start,
+    tagger,
+)
+
+VALIDATION = (X[:5], LABELS[:5], WEIGHTS[:5])
+
+
+def agree(twins: Twins, *args, **options) -> dict:
+    """Trains both, demands Keras's figures by Keras's names, and its weights; returns ours."""
+    ours, theirs = twins.fit(*args, **options)
+    assert set(ours) == set(theirs)
+    for name, values in theirs.items():
+        assert gap(ours[name], values) < 1e-5, name
+    assert gap(twins.ours.get_weights(), twins.theirs.get_weights()) < 1e-5
+    return ours
+
+
+@pytest.fixture(scope="module")
+def perceptrons() -> Twins:
+    return Twins(
+        mlp, **CLASSIFYING, weighted_metrics=["accuracy", "sparse_categorical_crossentropy"]
+    )
+
+
+@pytest.fixture(scope="module")
+def sequences() -> Twins:
+    return Twins(rnn, **CLASSIFYING)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"validation_split": 0.2},
+        {"validation_data": (X[:4], LABELS[:4]), "validation_freq": 2, "epochs": 3},
+        {"validation_data": (X[:4], LABELS[:4]), "validation_freq": [1, 3], "epochs": 3},
+        {"validation_data": (X[:8], LABELS[:8]), "validation_steps": 1},
+        {"validation_data": (X[:8], LABELS[:8]), "validation_batch_size": 2, "epochs": 1},
+        {"initial_epoch": 1, "epochs": 3},
+        {"epochs": 4, "batch_size": 2, "steps_per_epoch": 3, "x": X[:6], "y": LABELS[:6]},
+        {"sample_weight": WEIGHTS, "validation_data": VALIDATION},
+        {"class_weight": CLASS_WEIGHTS},
+    ],
+    ids=lambda options: "-".join(options) or "plain",
+)
+def test_a_perceptron_trains_as_in_keras(perceptrons, options):
+    ours = agree(perceptrons, **{"x": X, "y": LABELS} | options)
+    assert len(ours["loss"]) == options.get("epochs", 2) - options.get("initial_epoch", 0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"sample_weight": WEIGHTS, "validation_split": 0.2}, {"class_weight": CLASS_WEIGHTS}],
+    ids=lambda options: "-".join(options) or "plain",
+)
+def test_a_masked_lstm_trains_as_in_keras(sequences, options):
+    agree(sequences, IDS, LABELS, **options)
+
+
+def test_ragged_lists_train_as_padded_arrays_do(sequences):
+    theirs = sequences.fit(IDS, LABELS)[1]
+    ours = sequences.ours
+    weights = ours.get_weights()
+    history, _ = sequences.fit(IDS, LABELS)
+    assert gap(history["loss"], theirs["loss"]) < 1e-5
+    for variable, value in sequences._fresh[: len(sequences._fresh) // 2]:
+        variable.assign(value)
+    alone = ours.fit(RAGGED, LABELS.tolist(), batch_size=4, epochs=2, shuffle=False, verbose=0)
+    assert gap(alone.history["loss"], theirs["loss"]) < 1e-5
+    assert gap(ours.get_weights(), weights) < 1e-5
+
+
+def test_weights_of_steps_train_as_in_keras():
+    twins = Twins(tagger, **CLASSIFYING)
+    # Halves of equal sums: Keras's epoch is the mean of its batches' means.
+    agree(twins, IDS, STEP_LABELS, sample_weight=STEP_WEIGHTS, batch_size=5)
+
+
+def test_several_outputs_train_as_in_keras():
+    twins = Twins(
+        forked,
+        optimizer="adam",
+        loss=["mse", "sparse_categorical_crossentropy"],
+        loss_weights=[0.3, 2.0],
+        metrics=[["mae"], ["accuracy"]],
+        weighted_metrics=[["mae"], []],
+    )
+    data = {"x": [X, X[::-1].copy()], "y": [Y, LABELS]}
+    ours = agree(twins, **data, sample_weight=[WEIGHTS, WEIGHTS[::-1].copy()])
+    assert list(ours)[:3] == ["loss", "p_loss", "q_loss"]
+    agree(twins, **data, validation_split=0.2)
+    lists = [m.evaluate(**data, verbose=0) for m in (twins.ours, twins.theirs)]
+    assert gap(*lists) < 1e-5
+    named = [m.evaluate(**data, verbose=0, return_dict=True) for m in (twins.ours, twins.theirs)]
+    assert named[0] == pytest.approx(named[1], rel=1e-5)
+    outputs = [m.predict(data["x"], verbose=0) for m in (twins.ours, twins.theirs)]
+    assert gap(*outputs) < 1e-5
+
+
+def test_outputs_in_a_dict_have_its_names_as_in_keras():
+    twins = Twins(
+        lambda K: forked(K, names=True),
+        optimizer="sgd",
+        loss={"u": "mse", "v": "sparse_categorical_crossentropy"},
+        metrics={"u": ["mae"], "v": "accuracy"},
+    )
+    x = {"a": X, "b": X[::-1].copy()}
+    ours = agree(twins, x, {"u": Y, "v": LABELS})
+    assert {"u_loss", "v_loss", "u_mae", "v_accuracy"} < set(ours)
+    outputs = [m.predict(x, verbose=0) for m in (twins.ours, twins.theirs)]
+    assert list(outputs[0]) == list(outputs[1]) == ["u", "v"]
+    assert gap(*(list(o.values()) for o in outputs)) < 1e-5
+
+
+def test_an_output_without_a_loss_has_no_figure():
+    twins = Twins(
+        forked,
+        optimizer="sgd",
+        loss=[None, "sparse_categorical_crossentropy"],
+        metrics=[None, ["accuracy"]],
+    )
+    ours = agree(twins, [X, X], [Y, LABELS], epochs=1)
+    assert set(ours) == {"loss", "q_accuracy"}
+
+
+def test_single_batches_return_what_keras_returns(perceptrons):
+    perceptrons.fit(X, LABELS, epochs=1)
+    both = (perceptrons.ours, perceptrons.theirs)
+    for call in (
+        lambda m: m.train_on_batch(X[:4], LABELS[:4]),
+        lambda m: m.train_on_batch(X, LABELS, sample_weight=WEIGHTS),
+        lambda m: m.train_on_batch(X, LABELS, class_weight=CLASS_WEIGHTS),
+        lambda m: m.test_on_batch(X[:4], LABELS[:4]),
+        lambda m: m.test_on_batch(X, LABELS),
+        lambda m: m.evaluate(X, LABELS, verbose=0),
+    ):
+        ours, theirs = (call(m) for m in both)
+        assert type(ours) is list
+        assert gap(ours, theirs) < 1e-5
+    for call in (
+        lambda m: m.train_on_batch(X, LABELS, return_dict=True),
+        lambda m: m.test_on_batch(X, LABELS, return_dict=True),
+        lambda m: m.evaluate(X, LABELS, verbose=0, return_dict=True),
+    ):
+        ours, theirs = (call(m) for m in both)
+        assert ours == pytest.approx(theirs, rel=1e-5)
+    ours, theirs = (m.predict_on_batch(X) for m in both)
+    assert type(ours) is type(theirs) is np.ndarray
+    assert gap(ours, theirs) < 1e-5
+    assert gap(*(m.get_weights() for m in both)) < 1e-5
+
+
+def test_a_loss_alone_is_a_number():
+    model = ready()
+    assert type(model.train_on_batch(X, Y)) is float
+    assert type(model.test_on_batch(X, Y)) is float
+    assert type(model.evaluate(X, Y, verbose=0)) is float
+    assert model.evaluate(X, Y, verbose=0, return_dict=True) == {
+        "loss": model.evaluate(X, Y, verbose=0)
+    }
+
+
+def by_hand(predictions: np.ndarray, weights: np.ndarray) -> float:
+    """The weighted crossentropy of the valid steps of IDS, in NumPy."""
+    picked = np.take_along_axis(predictions.astype("float64"), STEP_LABELS[..., None], -1)[..., 0]
+    valid = IDS != 0
+    return float((-np.log(np.where(valid, picked, 1)) * weights * valid).sum() / valid.sum())
+
+
+@pytest.fixture(scope="module")
+def masked_tagger():
+    options = CLASSIFYING | {"optimizer": alphorn.optimizers.SGD(0.0)}
+    return compiled(tagger, **options)
+
+
+@pytest.mark.parametrize("weights", [None, STEP_WEIGHTS, WEIGHTS], ids=["none", "steps", "rows"])
+def test_fit_and_evaluate_give_one_figure_whatever_batches_and_order(masked_tagger, weights):
+    model = masked_tagger
+    weight = np.ones((1, 1)) if weights is None else weights.reshape(len(weights), -1)
+    loss = by_hand(model.predict(IDS, verbose=0), weight)
+    turned = np.random.default_rng(2).permutation(len(IDS))
+    for order, size in ((slice(None), 4), (slice(None), 3), (turned, 4)):
+        data = {
+            "x": IDS[order],
+            "y": STEP_LABELS[order],
+            "sample_weight": None if weights is None else weights[order],
+            "batch_size": size,
+            "verbose": 0,
+        }
+        trained = model.fit(**data, epochs=2, shuffle=False).history
+        measured = model.evaluate(**data, return_dict=True)
+        assert trained["loss"] == pytest.approx([loss, loss], rel=1e-5)
+        assert measured["loss"] == pytest.approx(loss, rel=1e-5)
+        assert trained["accuracy"] == pytest.approx([measured["accuracy"]] * 2, rel=1e-6)
+
+
+def test_class_weights_are_weights_of_rows_and_of_steps(masked_tagger):
+    by_class = np.vectorize(CLASS_WEIGHTS.get)
+    options = {"batch_size": 4, "verbose": 0, "shuffle": False}
+    for weights in (None, WEIGHTS):
+        steps = by_class(STEP_LABELS) * (1 if weights is None else weights[:, None])
+        expected = masked_tagger.fit(IDS, STEP_LABELS, sample_weight=steps, **options)
+        found = masked_tagger.fit(
+            IDS, STEP_LABELS, class_weight=CLASS_WEIGHTS, sample_weight=weights, **options
+        )
+        assert found.history["loss"] == pytest.approx(expected.history["loss"], rel=1e-6)
+    model = ready(mlp, "sparse_categorical_crossentropy")
+    expected = model.fit(X, LABELS, sample_weight=by_class(LABELS), **options)
+    model = ready(mlp, "sparse_categorical_crossentropy")
+    found = model.fit(X, LABELS[:, None], class_weight=CLASS_WEIGHTS, **options)
+    assert found.history["loss"] == pytest.approx(expected.history["loss"], rel=1e-6)
+
+
+def test_several_steps_a_call_change_nothing():
+    x = np.repeat(X, 4, 0)[:37]
+    y = x @ np.ones((3, 1), "float32")
+    found = []
+    for steps in (1, 4, "auto"):
+        model = compiled(line, optimizer="adam", loss="mse", steps_per_execution=steps)
+        calls = []
+        count = alphorn.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs, calls=calls: calls.append(batch)
+        )
+        count.wants_batches_ = False
+        history = model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0)
+        found.append((history.history["loss"], model.get_weights()))
+    for losses, weights in found[1:]:
+        assert gap(losses, found[0][0]) < 1e-6
+        assert gap(weights, found[0][1]) < 1e-6
+
+
+def test_shuffling_reaches_every_row_once_an_epoch():
+    seen = []
+
+    class Seen(alphorn.Model):
+        def train_step(self, data):
+            seen.append(np.asarray(data[0])[:, 0])
+            return {"loss": 0.0}
+
+    x = alphorn.Input((1,))
+    model = Seen(x, Dense(1)(x))
+    model.compile("sgd", "mse", run_eagerly=True)
+    values = np.arange(10, dtype="float32")[:, None]
+    model.fit(values, values, batch_size=4, epochs=2, verbose=0)
+    first, second = np.concatenate(seen[:3]), np.concatenate(seen[3:])
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert list(first) != list(range(10))
+    assert list(first) != list(second)
+    seen.clear()
+    model.fit(values, values, batch_size=4, verbose=0, shuffle=False)
+    assert list(np.concatenate(seen)) == list(range(10))
+
+
+def test_the_seed_decides_the_order():
+    losses = []
+    for _ in range(2):
+        alphorn.utils.set_random_seed(3)
+        losses.append(ready().fit(X, Y, batch_size=4, epochs=2, verbose=0).history["loss"])
+    assert losses[0] == losses[1]
+
+
+def test_run_eagerly_gives_the_same_and_shows_the_values():
+    expected = ready().fit(X, Y, batch_size=4, epochs=2, shuffle=False, verbose=0).history
+    seen = []
+
+    class Watched(alphorn.Sequential):
+        def call(self, inputs, training=None, mask=None):
+            seen.append(float(inputs[0, 0]))
+            return super().call(inputs, training)
+
+    model = Watched([alphorn.Input((3,)), Dense(1)])
+    model.set_weights(start(model))
+    model.compile(alphorn.optimizers.SGD(0.1), "mse", run_eagerly=True)
+    seen.clear()
+    found = model.fit(X, Y, batch_size=4, epochs=2, shuffle=False, verbose=0).history
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+    assert seen[-6:] == [float(X[i, 0]) for i in (0, 4, 8)] * 2
+
+
+def test_moments_of_masked_data_are_those_of_the_steps_that_exist():
+    steps = np.random.default_rng(0).normal(size=(8, TIME, 2)).astype("float32")
+    lengths = [6, 2, 3, 1, 4, 6, 5, 2]
+    valid = np.arange(TIME) < np.array(lengths)[:, None]
+    x = alphorn.Input((None, 2))
+    norm = BatchNormalization(momentum=0.9)
+    model = alphorn.Model(x, Dense(1)(GlobalAveragePooling1D()(norm(Masking(99.0)(x)))))
+    model.compile(alphorn.optimizers.SGD(0.0), "mse")
+    padded = np.where(valid[..., None], steps, np.float32(99))
+    model.fit(padded, np.zeros((8, 1)), batch_size=4, epochs=1, shuffle=False, verbose=0)
+    mean, variance = np.zeros(2), np.ones(2)
+    for half in (slice(0, 4), slice(4, 8)):
+        rows = steps[half][valid[half]].astype("float64")
+        mean = 0.9 * mean + 0.1 * rows.mean(0)
+        variance = 0.9 * variance + 0.1 * rows.var(0)
+    assert gap(norm.moving_mean.numpy(), mean) < 1e-5
+    assert gap(norm.moving_variance.numpy(), variance) < 1e-5
+
+
+def test_a_batch_without_any_step_changes_nothing():
+    model = compiled(tagger, optimizer=alphorn.optimizers.SGD(0.1), loss=CLASSIFYING["loss"])
+    before = model.get_weights()
+    assert model.train_on_batch(IDS * 0, STEP_LABELS) == 0
+    assert gap(model.get_weights(), before) == 0
+
+
+def test_predictions_of_padding_are_zeros_and_rows_are_in_their_order(masked_tagger):
+    predictions = masked_tagger.predict(IDS, batch_size=4, verbose=0)
+    assert predictions.shape == (10, TIME, 3)
+    assert not predictions[IDS == 0].any()
+    assert predictions[IDS != 0].sum(-1) == pytest.approx(1.0, abs=1e-6)
+    for i in (0, 1, 9):
+        alone = masked_tagger.predict([RAGGED[i]], verbose=0)
+        assert gap(alone[0], predictions[i, : len(RAGGED[i])]) < 1e-5
+    ragged = masked_tagger.predict(RAGGED, batch_size=4, verbose=0)
+    assert gap(ragged, predictions) < 1e-5
+
+
+def test_a_model_returns_a_masked_where_steps_are_missing(masked_tagger):
+    out = masked_tagger(IDS)
+    assert isinstance(out, Masked)
+    assert (np.asarray(out.mask) == (IDS != 0)).all()
+
+
+def test_frozen_layers_stay_after_a_new_compile():
+    model = compiled(mlp, **CLASSIFYING)
+    model.get_layer("hidden").trainable = False
+    model.compile(**CLASSIFYING)
+    before = model.get_weights()
+    model.fit(X, LABELS, batch_size=5, verbose=0)
+    after = model.get_weights()
+    assert gap(after[:2], before[:2]) == 0
+    assert gap(after[2:], before[2:]) > 1e-3
+
+
+def test_losses_of_layers_are_minimized_beside_or_instead_of_a_loss():
+    class Penalized(alphorn.Layer):
+        def call(self, x):
+            self.add_loss(alphorn.ops.sum(x) * 0 + 2.0)
+            return x
+
+    x = alphorn.Input((3,))
+    model = alphorn.Model(x, Penalized()(Dense(1, kernel_regularizer="l2")(x)))
+    model.set_weights(start(model))
+    model.compile(alphorn.optimizers.SGD(0.0))
+    decay = 0.01 * float((model.get_weights()[0] ** 2).sum())
+    assert model.fit(X, verbose=0).history["loss"] == pytest.approx([2 + decay], rel=1e-5)
+    model.compile(alphorn.optimizers.SGD(0.0), "mse")
+    error = float(((model.predict(X, verbose=0) - Y) ** 2).mean())
+    history = model.fit(X, Y, verbose=0, batch_size=5, shuffle=False).history
+    assert history["loss"] == pytest.approx([2 + decay + error], rel=1e-5)
+
+
+def test_an_embedding_of_several_inputs_is_shared():
+    a, b = alphorn.Input((None,), dtype="int32"), alphorn.Input((None,), dtype="int32")
+    table = Embedding(8, 4, mask_zero=True)
+    pooled = [GlobalAveragePooling1D()(table(v)) for v in (a, b)]
+    model = alphorn.Model([a, b], alphorn.layers.Dot(1)(pooled))
+    model.compile(alphorn.optimizers.SGD(0.1), "mse")
+    loss = model.fit([IDS, IDS[::-1].copy()], Y, batch_size=5, epochs=2, verbose=0).history["loss"]
+    assert loss[1] < loss[0]
+    ragged = model.predict([RAGGED, RAGGED[::-1]], verbose=0)
+    assert gap(ragged, model.predict([IDS, IDS[::-1].copy()], verbose=0)) < 1e-5

@@ -1,0 +1,492 @@
+"""Sequential, functional and subclassed models: what they are made of, what they say of themselves."""
+
+import jax
+import keras
+import numpy as np
+import pytest
+
+import alphorn
+from alphorn.core.masked import Masked
+from alphorn.errors import ArgumentError, ShapeError, StateError
+from alphorn.layers import (
+    GRU,
+    LSTM,
+    Add,
+    Conv1D,
+    Dense,
+    Dropout,
+    Embedding,
+    GlobalAveragePooling1D,
+    TimeDistributed,
+)
+from nets import (
+    FEATURES,
+    IDS,
+    LABELS,
+    WORDS,
+    X,
+    Y,
+    compiled,
+    forked,
+    gap,
+    line,
+    mlp,
+    rnn,
+    start,
+)
+
+BOTH = pytest.mark.parametrize("K", [alphorn, keras], ids=["alphorn", "keras"])
+
+
+@BOTH
+def test_a_sequential_grows_and_shrinks(K):
+    model = K.Sequential(name="stack")
+    assert (model.name, model.layers, model.built) == ("stack", [], False)
+    model.add(K.layers.Dense(4, input_shape=(FEATURES,)))
+    model.add(K.layers.Dense(2))
+    assert (model.input_shape, model.output_shape) == ((None, 3), (None, 2))
+    model.pop()
+    assert (model.output_shape, len(model.layers), model.built) == ((None, 4), 1, True)
+    model.add(K.layers.Dense(5))
+    assert [w.shape for w in model.get_weights()] == [(3, 4), (4,), (4, 5), (5,)]
+    assert np.asarray(model(X)).shape == (10, 5)
+
+
+@BOTH
+def test_a_sequential_begins_with_an_input_or_is_built_by_data(K):
+    first = K.Sequential([K.Input((FEATURES,)), K.layers.Dense(2)])
+    assert first.built and len(first.layers) == 1
+    later = K.Sequential([K.layers.Dense(4), K.layers.Dense(2)])
+    assert not later.built
+    later(X)
+    assert later.built
+    assert [w.shape for w in later.get_weights()] == [(3, 4), (4,), (4, 2), (2,)]
+    declared = K.Sequential([K.layers.Dense(4), K.layers.Dense(2)])
+    declared.build((None, FEATURES))
+    assert (declared.input_shape, declared.output_shape) == ((None, 3), (None, 2))
+
+
+def test_data_build_a_sequential_for_any_batch_and_any_length():
+    model = alphorn.Sequential([Embedding(WORDS, 4, mask_zero=True), LSTM(3), Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(IDS[:8], Y[:8], batch_size=4, verbose=0)
+    assert (model.input_shape[0], model.output_shape) == (None, (None, 1))
+    assert model.predict(IDS[:3, :4], verbose=0).shape == (3, 1)
+
+
+def test_old_ways_to_say_the_input():
+    for options in ({"input_dim": 3}, {"input_shape": (3,)}, {"batch_input_shape": (None, 3)}):
+        assert alphorn.Sequential([Dense(4, **options)]).output_shape == (None, 4)
+    model = alphorn.Sequential([Embedding(WORDS, 2, input_length=6), Dense(1)])
+    model(IDS)
+    assert model.output_shape[1:] == (6, 1)
+
+
+def test_a_sequential_refuses_what_has_no_place():
+    model = alphorn.Sequential([Dense(3, name="a")])
+    with pytest.raises(ArgumentError, match="two layers have one name"):
+        model.add(Dense(3, name="a"))
+    with pytest.raises(ArgumentError, match="an Input after layers"):
+        model.add(alphorn.Input((3,)))
+    with pytest.raises(ArgumentError, match="a layer, e.g"):
+        model.add("dense")
+    with pytest.raises(ArgumentError, match="no layers"):
+        alphorn.Sequential().pop()
+
+
+@BOTH
+def test_shared_layers_and_models_as_layers(K):
+    inner = mlp(K)
+    a, b = K.Input((FEATURES,)), K.Input((FEATURES,))
+    shared = K.layers.Dense(2)
+    summed = K.layers.Add()([shared(inner(a)), shared(inner(b))])
+    model = K.Model([a, b], summed)
+    assert model.count_params() == inner.count_params() + shared.count_params()
+    assert inner in model.layers
+    assert len(model.layers) == 5
+    model.set_weights(start(model))
+    doubled = model.predict([X, X], verbose=0)
+    single = K.Model(a, shared(inner(a))).predict(X, verbose=0)
+    assert gap(doubled, 2 * single) < 1e-6
+
+
+@BOTH
+def test_dicts_in_and_out(K):
+    model = forked(K, names=True)
+    model.set_weights(start(model))
+    out = model({"a": X, "b": X[::-1].copy()})
+    assert list(out) == ["u", "v"]
+    lists = K.Model(list(model.input.values()), list(model.output.values()))
+    assert gap(np.asarray(out["u"]), np.asarray(lists([X, X[::-1].copy()])[0])) < 1e-6
+
+
+def test_inputs_go_by_name_too():
+    model = forked(alphorn)
+    by_name = model.predict({"b": X[::-1].copy(), "a": X}, verbose=0)
+    assert gap(by_name, model.predict([X, X[::-1].copy()], verbose=0)) == 0
+    assert model.input_names == ["a", "b"]
+    assert model.output_names == ["p", "q"]
+
+
+@BOTH
+def test_a_part_of_a_model_is_a_model(K):
+    model = mlp(K)
+    model.set_weights(start(model))
+    hidden = K.Model(model.input, model.get_layer("hidden").output)
+    assert hidden.output_shape == (None, 4)
+    kernel, bias, *_ = start(model)
+    assert gap(np.asarray(hidden(X)), np.tanh(X @ kernel + bias)) < 1e-5
+    stack = K.Sequential([K.layers.Dense(4, name="first"), K.layers.Dense(2)])
+    stack(X)
+    part = K.Model(stack.inputs, stack.layers[0].output)
+    assert np.asarray(part(X)).shape == (10, 4)
+
+
+def test_get_layer_by_name_and_place():
+    model = mlp(alphorn)
+    assert model.get_layer("hidden") is model.get_layer(index=1) is model.layers[1]
+    assert model.get_layer(index=-1).name == "out"
+    with pytest.raises(ArgumentError, match=r"'hiden'\n.*one of x, hidden, out"):
+        model.get_layer("hiden")
+    with pytest.raises(ArgumentError, match="index 7"):
+        model.get_layer(index=7)
+    with pytest.raises(ArgumentError, match="a name or an index"):
+        model.get_layer()
+    with pytest.raises(ArgumentError, match="a name or an index"):
+        model.get_layer("hidden", 1)
+
+
+def test_a_clone_has_the_layers_and_weights_of_its_own():
+    model = mlp(alphorn)
+    clone = alphorn.models.clone_model(model)
+    assert [layer.name for layer in clone.layers] == [layer.name for layer in model.layers]
+    clone.set_weights(start(model))
+    assert gap(clone.get_weights()[0], model.get_weights()[0]) > 1e-3
+    x = alphorn.Input((FEATURES,))
+    assert alphorn.models.clone_model(model, input_tensors=x).input is x
+    narrow = alphorn.models.clone_model(
+        model,
+        clone_function=lambda layer: (
+            Dense(2, name="hidden")
+            if layer.name == "hidden"
+            else type(layer).from_config(layer.get_config())
+        ),
+    )
+    assert narrow.get_layer("hidden").kernel.shape == (FEATURES, 2)
+
+
+@BOTH
+@pytest.mark.parametrize("built", [True, False])
+def test_a_clone_of_a_sequential_is_one(K, built):
+    model = K.Sequential([K.layers.Dense(4, name="a"), K.layers.Dense(2, name="b")], name="stack")
+    if built:
+        model(X)
+    clone = K.models.clone_model(model)
+    assert type(clone) is K.Sequential
+    assert clone.built is built
+    assert [layer.name for layer in clone.layers] == ["a", "b"]
+    assert clone.layers[0] is not model.layers[0]
+    assert np.asarray(clone(X)).shape == (10, 2)
+
+
+def test_config_makes_the_model_again():
+    for model in (mlp(alphorn), rnn(alphorn), forked(alphorn), forked(alphorn, True)):
+        again = type(model).from_config(model.get_config())
+        again.set_weights(start(model))
+        model.set_weights(start(model))
+        data = (
+            IDS
+            if len(model.input_names) == 1 and model.input_shape[1] is None
+            else X
+            if len(model.input_names) == 1
+            else {"a": X, "b": X}
+        )
+        expected, found = (jax.tree.leaves(m.predict(data, verbose=0)) for m in (model, again))
+        assert gap(found, expected) == 0
+
+
+class Residual(alphorn.Model):
+    """Layers in lists and dicts."""
+
+    def __init__(self, width=4):
+        super().__init__()
+        self.stack = [Dense(width, "tanh"), [Dense(width, "tanh")]]
+        self.heads = {"main": Dense(1)}
+
+    def call(self, inputs, training=False):
+        first, (second,) = self.stack
+        hidden = first(inputs)
+        return self.heads["main"](hidden + second(hidden))
+
+
+def test_a_subclass_tracks_layers_in_lists_and_dicts():
+    model = Residual()
+    model.compile(alphorn.optimizers.SGD(0.1), "mse")
+    loss = model.fit(X, Y, batch_size=5, epochs=3, verbose=0).history["loss"]
+    assert loss[2] < loss[0]
+    assert [w.shape for w in model.weights] == [(3, 4), (4,), (4, 4), (4,), (4, 1), (1,)]
+    assert len(model.layers) == 3
+    assert model.get_config() == {"width": 4} | {
+        k: v for k, v in model.get_config().items() if k != "width"
+    }
+    again = Residual.from_config(model.get_config())
+    again(X)
+    again.set_weights(model.get_weights())
+    assert gap(np.asarray(again(X)), np.asarray(model(X))) == 0
+    x = alphorn.Input((FEATURES,))
+    assert gap(np.asarray(alphorn.Model(x, model(x))(X)), np.asarray(model(X))) < 1e-6
+
+
+@BOTH
+def test_a_custom_train_step_is_trained_by_fit(K):
+    """As the guides of Keras write it for JAX, but for the gradient's name in ours."""
+
+    class Custom(K.Model):
+        def train_step(self, state, data):
+            trainable, others, optimizer, metrics = state
+            x, y = data
+
+            def loss_of(trainable, others):
+                y_pred, others = self.stateless_call(trainable, others, x, training=True)
+                return self.compute_loss(x, y, y_pred), (y_pred, others)
+
+            (loss, (y_pred, others)), grads = jax.value_and_grad(loss_of, has_aux=True)(
+                trainable, others
+            )
+            trainable, optimizer = self.optimizer.stateless_apply(optimizer, grads, trainable)
+            logs, new = {}, []
+            for metric in self.metrics:
+                mine = metrics[len(new) : len(new) + len(metric.variables)]
+                if metric.name == "loss":
+                    mine = metric.stateless_update_state(mine, loss)
+                else:
+                    mine = metric.stateless_update_state(mine, y, y_pred)
+                found = metric.stateless_result(mine)
+                logs |= found if isinstance(found, dict) else {metric.name: found}
+                new += mine
+            return logs, (trainable, others, optimizer, new)
+
+    x = K.Input((FEATURES,))
+    model = Custom(x, K.layers.Dense(1)(x))
+    model.set_weights(start(model))
+    model.compile("adam", "mse", metrics=["mse"])
+    found = model.fit(X, Y, batch_size=5, epochs=2, shuffle=False, verbose=0).history
+    plain = compiled(line, keras, optimizer="adam", loss="mse", metrics=["mse"])
+    expected = plain.fit(X, Y, batch_size=5, epochs=2, shuffle=False, verbose=0).history
+    assert gap(found["loss"], expected["loss"]) < 1e-5
+    assert gap(model.get_weights(), plain.get_weights()) < 1e-5
+
+
+def test_a_custom_train_step_with_gradients_of_ours():
+    class Custom(alphorn.Model):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.seen = alphorn.metrics.Mean(name="seen")
+
+        def train_step(self, data):
+            x, y = data
+
+            def loss():
+                return self.compute_loss(x=x, y=y, y_pred=self(x, training=True))
+
+            value, grads = alphorn.value_and_grad(loss, self.trainable_variables)()
+            self.optimizer.apply_gradients(zip(grads, self.trainable_variables, strict=True))
+            self.seen.update_state(value)
+            return {m.name: m.result() for m in self.metrics if m is self.seen}
+
+    x = alphorn.Input((FEATURES,))
+    model = Custom(x, Dense(1)(x))
+    model.set_weights(start(model))
+    model.compile(alphorn.optimizers.SGD(0.1), "mse")
+    found = model.fit(X, Y, batch_size=5, epochs=2, shuffle=False, verbose=0).history
+    plain = compiled(line, optimizer=alphorn.optimizers.SGD(0.1), loss="mse")
+    expected = plain.fit(X, Y, batch_size=5, epochs=2, shuffle=False, verbose=0).history
+    assert list(found) == ["seen"]
+    assert gap(found["seen"], expected["loss"]) < 1e-5
+    assert gap(model.get_weights(), plain.get_weights()) < 1e-5
+
+
+def test_steps_get_data_packed_as_in_keras():
+    seen = []
+
+    class Seen(alphorn.Model):
+        def train_step(self, data):
+            seen.append(type(data) if not isinstance(data, tuple) else len(data))
+            return {"loss": 0.0}
+
+    x = alphorn.Input((FEATURES,))
+    model = Seen(x, Dense(1)(x))
+    model.compile("sgd", "mse", run_eagerly=True)
+    model.fit(X, verbose=0)
+    model.fit(X, Y, verbose=0)
+    model.fit(X, Y, sample_weight=Y[:, 0], verbose=0)
+    assert len(seen) == 3
+    assert issubclass(seen[0], np.ndarray | jax.Array)
+    assert seen[1:] == [2, 3]
+
+
+def test_overridden_losses_and_steps_are_used():
+    class Shifted(alphorn.Model):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return super().compute_loss(x, y, y_pred, sample_weight, training) + 1.0
+
+        def test_step(self, data):
+            x, _ = data
+            return {"mean": alphorn.ops.mean(self(x, training=False))}
+
+    x = alphorn.Input((FEATURES,))
+    model = Shifted(x, Dense(1)(x))
+    model.compile(alphorn.optimizers.SGD(0.0), "mse")
+    history = model.fit(X, Y, batch_size=4, verbose=0, validation_data=(X, Y)).history
+    predictions = model.predict(X, verbose=0)
+    assert history["loss"] == pytest.approx([((predictions - Y) ** 2).mean() + 1], rel=1e-5)
+    assert model.evaluate(X[:4], Y[:4], verbose=0) == pytest.approx(predictions[:4].mean())
+    assert set(history) == {"loss", "val_mean"}
+
+
+def test_metrics_of_its_own_count_with_those_of_compile():
+    class Norm(alphorn.Model):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.size = alphorn.metrics.Mean(name="size")
+
+        def call(self, inputs, training=None, mask=None):
+            out = super().call(inputs, training)
+            self.size.update_state(alphorn.ops.abs(out))
+            return out
+
+    x = alphorn.Input((FEATURES,))
+    model = Norm(x, Dense(1)(x))
+    model.compile(alphorn.optimizers.SGD(0.0), "mse", metrics=["mae"])
+    history = model.fit(X, Y, batch_size=5, epochs=2, verbose=0).history
+    size = float(np.abs(np.asarray(model.predict(X, verbose=0))).mean())
+    assert history["size"] == pytest.approx([size, size], rel=1e-5)
+    assert list(history) == ["loss", "mae", "size"]
+
+
+def masked_model():
+    x = alphorn.Input((None,), dtype="int32", name="words")
+    h = Embedding(WORDS, 4, mask_zero=True, name="vectors")(x)
+    h = Dropout(0.1, name="drop")(h)
+    h = GRU(3, return_sequences=True, name="states")(h)
+    h = Conv1D(3, 2, name="windows")(h)
+    h = GlobalAveragePooling1D(name="pool")(h)
+    return alphorn.Model(x, Dense(1, name="out")(h), name="reader")
+
+
+def summary_of(model, **options) -> str:
+    found = []
+    model.summary(print_fn=found.append, **options)
+    return "\n".join(found)
+
+
+def test_the_summary_says_what_becomes_of_masks():
+    text = summary_of(masked_model(), line_length=120)
+    notes = {
+        "words": "-",
+        "vectors": "born",
+        "drop": "carried",
+        "states": "carried",
+        "windows": "resampled",
+        "pool": "used, ends here",
+        "out": "-",
+    }
+    for name, note in notes.items():
+        row = next(line for line in text.splitlines() if f" {name} (" in line)
+        cells = [cell.strip() for cell in row.strip("│").split("│")]
+        assert cells[2] == note
+    assert "reader" in text
+    assert "Weights: 129" in text
+    states = next(line for line in text.splitlines() if " states (" in line)
+    assert [c.strip() for c in states.strip("│").split("│")][3:] == ["81", "drop"]
+
+
+def test_the_summary_takes_a_width_a_range_and_inner_models(capsys):
+    model = masked_model()
+    assert max(map(len, summary_of(model, line_length=60).splitlines())) == 60
+    text = summary_of(model, line_length=100, layer_range=("drop", "windows"))
+    assert "drop (" in text and "windows (" in text
+    assert "vectors (" not in text and "pool (" not in text
+    x = alphorn.Input((None, None), dtype="int32")
+    outer = alphorn.Model(x, TimeDistributed(model)(x))
+    assert "vectors (" not in summary_of(outer)
+    assert "vectors (" in summary_of(outer, expand_nested=True, line_length=100)
+    model.get_layer("states").trainable = False
+    shown = summary_of(model, show_trainable=True, line_length=100)
+    assert "Others: 81 (324.00 B)" in shown
+    model.summary()
+    assert "reader" in capsys.readouterr().out
+
+
+def test_the_summary_of_what_is_not_built_says_so():
+    assert "not built" in summary_of(alphorn.Sequential([Dense(2)]))
+    model = Residual()
+    assert "not built" in summary_of(model)
+    model(X)
+    assert "Weights: 41" in summary_of(model)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: alphorn.Sequential([Dense(2)]), Residual, lambda: Dense(2)]
+)
+def test_what_is_not_built_has_no_weights_to_give(make, tmp_path):
+    thing = make()
+    calls = [thing.get_weights, thing.count_params, lambda: thing.set_weights([X])]
+    if isinstance(thing, alphorn.Model):
+        calls.append(lambda: thing.save_weights(tmp_path / "model.weights.h5"))
+    for call in calls:
+        with pytest.raises(StateError, match=r"not built[\s\S]*build\(input_shape\)"):
+            call()
+    thing.build((None, FEATURES)) if not isinstance(thing, Residual) else thing(X)
+    assert thing.count_params() > 0
+
+
+def test_graphs_that_cannot_be():
+    a, b = alphorn.Input((3,), name="a"), alphorn.Input((3,), name="b")
+    with pytest.raises(ArgumentError, match=r"not among `inputs`[\s\S]*'b' of shape \(None, 3\)"):
+        alphorn.Model(a, Add()([a, b]))
+    with pytest.raises(ArgumentError, match=r"two layers have one name[\s\S]*'d'"):
+        alphorn.Model(a, Dense(3, name="d")(Dense(3, name="d")(a)))
+    with pytest.raises(ArgumentError, match="inputs without outputs"):
+        alphorn.Model(a)
+    with pytest.raises(ArgumentError, match="what Input"):
+        alphorn.Model(X, Dense(1)(a))
+    with pytest.raises(StateError, match=r"no call\(\)"):
+        alphorn.Model()(X)
+    with pytest.raises(StateError, match="has no inputs"):
+        _ = Residual().inputs
+
+
+def test_a_model_checks_what_comes_in():
+    model = mlp(alphorn)
+    for data in (X[:, :2], X[:, None]):
+        shape = str((None, *data.shape[1:])).replace("(", r"\(").replace(")", r"\)")
+        with pytest.raises(ShapeError, match=rf"input 'x'[\s\S]*{shape}[\s\S]*\(None, 3\)"):
+            model.predict(data, verbose=0)
+        with pytest.raises(ShapeError, match=r"input 'x'[\s\S]*\(None, 3\)"):
+            model(data)
+    assert model.predict(X.astype("float64"), verbose=0).dtype == np.float32
+
+
+def test_a_mask_goes_through_models_as_layers():
+    inner = alphorn.Sequential([alphorn.Input((None, 4)), Dense(3)])
+    x = alphorn.Input((None,), dtype="int32")
+    model = alphorn.Model(x, inner(Embedding(WORDS, 4, mask_zero=True)(x)))
+    out = model(IDS)
+    assert isinstance(out, Masked)
+    assert (np.asarray(out.mask) == (IDS != 0)).all()
+
+
+def test_a_long_chain_of_layers():
+    x = h = alphorn.Input((2,))
+    for _ in range(300):
+        h = alphorn.layers.Identity()(h)
+    model = alphorn.Model(x, h)
+    assert len(model.layers) == 301
+    assert model(X[:, :2]).shape == (10, 2)
+
+
+def test_labels_may_have_an_axis_of_one():
+    model = compiled(mlp, optimizer="sgd", loss="sparse_categorical_crossentropy")
+    flat = model.evaluate(X, LABELS, verbose=0)
+    assert model.evaluate(X, LABELS[:, None], verbose=0) == pytest.approx(flat, rel=1e-6)
