@@ -18,7 +18,7 @@ from alphorn.core.transforms import functional
 from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError, DataError, UnexpectedArgumentError
 from alphorn.fields import Configurable
-from alphorn.naming import register, resolve, serialize_object
+from alphorn.naming import auto_name, register, resolve, serialize_object, snake_case
 from alphorn.schedules import LearningRateSchedule
 
 Slots = dict[str, list[Array]]
@@ -35,7 +35,7 @@ class Optimizer(Configurable):
         use_ema, ema_momentum, ema_overwrite_frequency: Keeps running means of the weights.
         loss_scale_factor: Multiplies the loss, and divides the gradients.
         gradient_accumulation_steps: Updates with the mean gradient of so many steps.
-        name: By default the class name in lower case.
+        name: By default the class name in snake case, counted.
     """
 
     slots: ClassVar[tuple[str, ...]] = ()
@@ -52,16 +52,12 @@ class Optimizer(Configurable):
             raise ArgumentError(
                 type(self).__name__, received=", ".join(given), expected="one way of clipping"
             )
-        self.iterations = Variable(
-            jnp.zeros((), jnp.int32), trainable=False, name="iteration", autocast=False
-        )
+        self.iterations = self._scalar(0, jnp.int32, "iteration")
         rate = self.learning_rate_
         self._schedule = rate if callable(rate) else None
         self._rate = None
         if self._schedule is None:
-            self._rate = Variable(
-                jnp.asarray(rate, jnp.float32), trainable=False, name="learning_rate"
-            )
+            self._rate = self._scalar(rate, jnp.float32, "learning_rate")
         self._slots: dict[str, list[Variable]] = {}
         self._trained: list[Variable] = []
         self._averages: list[Variable] = []
@@ -72,12 +68,17 @@ class Optimizer(Configurable):
 
     @property
     def variables(self) -> list[Variable]:
-        """All state, in Keras's order: step, learning rate, then the slots."""
+        """All state, in Keras's order: step, learning rate, means and sums, then the slots."""
         found = [self.iterations] + ([] if self._rate is None else [self._rate])
-        return found + self._slot_order() + self._averages + self._sums
+        return found + self._averages + self._sums + self._slot_order()
 
     def _slot_order(self) -> list[Variable]:
-        return [self._slots[s][i] for i in range(len(self._trained)) for s in self._slots]
+        return [
+            self._slots[slot][i]
+            for group in self.slot_groups()
+            for i in range(len(self._trained))
+            for slot in group
+        ]
 
     def build(self, variables: Sequence[Variable]) -> None:
         """Makes the state for `variables`."""
@@ -94,6 +95,15 @@ class Optimizer(Configurable):
     def slot_names(self) -> tuple[str, ...]:
         """Returns the names of the slots in use."""
         return self.slots
+
+    def slot_groups(self) -> tuple[tuple[str, ...], ...]:
+        """Returns the slots as files hold them: those of a group stand together, weight by weight."""
+        return (self.slot_names(),)
+
+    def _scalar(self, value: Any, dtype: Any, name: str) -> Variable:
+        made = Variable(jnp.asarray(value, dtype), trainable=False, name=name, autocast=False)
+        made.path = f"{self.name}/{name}"
+        return made
 
     def _like(self, variable: Variable, slot: str, value: Any = None) -> Variable:
         start = self.first_slot_value if value is None else value
@@ -353,6 +363,8 @@ def arguments(**own: Any) -> Callable[[type], type]:
             self.built = False
             for name, value in bound.arguments.items():
                 setattr(self, name, value)
+            if self.name == defaults["name"]:
+                self.name = auto_name(snake_case(cls.__name__))
             self.after_init()
 
         own_self = inspect.Parameter("self", kind)

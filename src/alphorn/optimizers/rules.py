@@ -45,6 +45,10 @@ class RMSprop(Optimizer):
         extra = ("momentum",) if self.momentum else ()
         return ("velocity", *extra, *(("average_gradient",) if self.centered else ()))
 
+    def slot_groups(self) -> tuple[tuple[str, ...], ...]:
+        """Each slot by itself."""
+        return tuple((slot,) for slot in self.slot_names())
+
     def update(
         self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
     ) -> tuple[list[Array], Slots]:
@@ -77,6 +81,10 @@ class Adam(Optimizer):
     def slot_names(self) -> tuple[str, ...]:
         """First and second moments."""
         return ("momentum", "velocity", *(("velocity_hat",) if self.amsgrad else ()))
+
+    def slot_groups(self) -> tuple[tuple[str, ...], ...]:
+        """The moments together, their maxima behind."""
+        return (self.slot_names()[:2], self.slot_names()[2:])
 
     def update(
         self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
@@ -146,7 +154,7 @@ class Nadam(Optimizer):
     def after_init(self) -> None:
         """Makes the product of momentums so far."""
         super().after_init()
-        self._product = Variable(jnp.ones((), jnp.float32), trainable=False, name="u_product")
+        self._product = self._scalar(1, jnp.float32, "u_product")
 
     @property
     def variables(self) -> list[Variable]:

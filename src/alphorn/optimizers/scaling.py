@@ -30,12 +30,8 @@ class LossScaleOptimizer(Optimizer):
     def after_init(self) -> None:
         """Makes scale and counter."""
         super().after_init()
-        self.dynamic_scale = Variable(
-            jnp.asarray(self.initial_scale, jnp.float32), trainable=False, name="dynamic_scale"
-        )
-        self.step_counter = Variable(
-            jnp.zeros((), jnp.int32), trainable=False, name="step_counter", autocast=False
-        )
+        self.dynamic_scale = self._scalar(self.initial_scale, jnp.float32, "dynamic_scale")
+        self.step_counter = self._scalar(0, jnp.int32, "step_counter")
 
     @property
     def variables(self) -> list[Variable]:
