@@ -88,7 +88,7 @@ def test_a_sequential_refuses_what_has_no_place():
         model.add(Dense(3, name="a"))
     with pytest.raises(ArgumentError, match="an Input after layers"):
         model.add(alphorn.Input((3,)))
-    with pytest.raises(ArgumentError, match="a layer, e.g"):
+    with pytest.raises(ArgumentError, match="a layer, e"):
         model.add("dense")
     with pytest.raises(ArgumentError, match="no layers"):
         alphorn.Sequential().pop()

@@ -84,6 +84,7 @@ __all__ = [
     "preprocessing",
     "regularizers",
     "saving",
+    "summary",
     "unmask",
     "utils",
     "value_and_grad",

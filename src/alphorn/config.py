@@ -155,7 +155,7 @@ def as_policy(value: object) -> DTypePolicy:
         return value
     if isinstance(value, dict):
         return DTypePolicy(**value.get("config", value))
-    return DTypePolicy(value if isinstance(value, str) else jnp.dtype(value).name)
+    return DTypePolicy(value if isinstance(value, str) else jnp.dtype(value).name)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 _seed_lock = threading.Lock()

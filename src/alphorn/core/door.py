@@ -5,9 +5,9 @@ import contextvars
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ class Door(Tracked):
     user_defined: ClassVar[bool] = False
     default_input_dtype: ClassVar[str | None] = None
     # Variables that bodies of scans, conds and stored jits read when the layer is called eagerly.
-    _read_in_bodies: Mapping[Variable, None] = MappingProxyType({})
+    _read_in_bodies = cast("dict[Variable, None]", MappingProxyType({}))
     if TYPE_CHECKING:
         name: str = attribute()
         built: bool = attribute()
@@ -325,10 +325,10 @@ class Door(Tracked):
         first = spec.first
         given = masks.get(first) if first else None
         if type(self).compute_mask is not Door.compute_mask:
-            return self._joined(outputs, self.compute_mask(plain[first], given))
+            return self._joined(outputs, self.compute_mask(plain[first], given))  # pyright: ignore[reportArgumentType]
         mask = next(iter(jax.tree.leaves(given)), None)
         leaves = jax.tree.leaves(outputs)
-        inputs = jax.tree.leaves(plain[first])
+        inputs = jax.tree.leaves(plain[first])  # pyright: ignore[reportArgumentType]
         if not self.supports_masking and leaves and leaves[0].ndim < inputs[0].ndim:
             return outputs  # it used the mask, and time is gone
         return self._joined(outputs, mask)
@@ -400,7 +400,7 @@ def scoped_build(build: Callable) -> Callable:
         self._check_initialized()
         outermost = "building" not in vars(self)
         if outermost:
-            self.building = True
+            self.building = True  # pyright: ignore[reportAttributeAccessIssue]
             names = [p for p in inspect.signature(build).parameters][1:]
             self.build_shapes = dict(zip(names, args, strict=False)) | kwargs
         try:
@@ -409,7 +409,7 @@ def scoped_build(build: Callable) -> Callable:
             self.built = True
         finally:
             if outermost:
-                del self.building
+                del self.building  # pyright: ignore[reportAttributeAccessIssue]
         if outermost and self._initial_weights is not None:
             self.set_weights(self._initial_weights)
 

@@ -230,10 +230,10 @@ class Layer(Door):
         """The type of the weights."""
         return self.dtype_policy.variable_dtype
 
-    variable_dtype = dtype
+    variable_dtype = dtype  # pyright: ignore[reportAssignmentType]
 
     @property
-    def compute_dtype(self) -> str:
+    def compute_dtype(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The type of the computation."""
         return self.dtype_policy.compute_dtype
 
@@ -243,7 +243,7 @@ class Layer(Door):
         return self._trainable
 
     @trainable.setter
-    def trainable(self, value: bool) -> None:
+    def trainable(self, value: bool) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._trainable = bool(value)
         for variable in self._own_variables():
             if getattr(variable, "born_trainable", False):

@@ -152,9 +152,9 @@ def in_scope(
             with open_scope(values, absorbing, shapes_only) as scope:
                 return run(scope)
         except BakedReadError as error:
-            if error.scope is not scope:
+            if error.scope is not scope:  # pyright: ignore[reportPossiblyUnboundVariable]
                 raise
-            born = {v: v.slot for v in scope.values if v not in values}
+            born = {v: v.slot for v in scope.values if v not in values}  # pyright: ignore[reportPossiblyUnboundVariable]
         undo()
         with (
             _cache_token(next(_fresh_tokens)),

@@ -328,7 +328,7 @@ for _name in (*_BINARY, *(f"r{n}" for n in _BINARY), *_COMPARE, *_UNARY):
     setattr(Variable, f"__{_name}__", _operator(f"__{_name}__"))
 
 # Flattens to its value and comes back as the plain array: a Variable passes wherever a pytree does.
-jax.tree_util.register_pytree_node(Variable, lambda v: ((v.value,), None), lambda _, c: c[0])
+jax.tree_util.register_pytree_node(Variable, lambda v: ((v.value,), None), lambda _, c: c[0])  # pyright: ignore[reportArgumentType]
 canonicalize_value_handlers[Variable] = lambda v: v.value
 
 

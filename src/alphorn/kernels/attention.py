@@ -73,7 +73,7 @@ def masked_softmax(scores: Array, mask: Array | None = None, axis: int = -1) -> 
     scores = scores.astype(sum_dtype(scores))
     if mask is None:
         return jax.nn.softmax(scores, axis)
-    # Filled with the lowest number, not −inf: a row of nothing is then uniform and finite, with a
+    # Filled with the lowest number, not -inf: a row of nothing is then uniform and finite, with a
     # finite gradient, before the outer `where` makes both 0.
     lowest = jnp.finfo(scores.dtype).min
     weights = jax.nn.softmax(jnp.where(mask, scores, jnp.asarray(lowest, scores.dtype)), axis)
@@ -176,7 +176,7 @@ def dot_product_attention(
         key: `(B, S, H, D)`.
         value: `(B, S, H, D)`; its D may be another one.
         scale: of the scores; None for `1 / sqrt(D)`.
-        bias: added to the scores, broadcasts to them; −inf closes a pair.
+        bias: added to the scores, broadcasts to them; -inf closes a pair.
         query_mask: as in `visible_pairs`, like the next three.
         key_mask: `(B, S)`.
         attention_mask: `(T, S)`, `(B, T, S)` or `(B, H, T, S)`.
@@ -252,7 +252,7 @@ def additive_scores(
 def _add_bias(
     scores: Array, bias: Array, attention_mask: Array | None
 ) -> tuple[Array, Array | None]:
-    """Adds a bias, and turns its −inf into closed pairs, whose softmax has no NaN."""
+    """Adds a bias, and turns its -inf into closed pairs, whose softmax has no NaN."""
     closed = jnp.isneginf(bias)
     added = scores + jnp.where(closed, jnp.zeros_like(bias), bias).astype(scores.dtype)
     seen = jnp.broadcast_to(~closed, scores.shape)

@@ -160,9 +160,9 @@ def _run(
     turned, mask, steps = time_major(x, mask, go_backwards)
     projected = _project(turned, kernel, bias)
     series = recur(pointwise, projected, steps, states, recurrent_kernel, recurrent_bias)
-    last = tuple(s[-1] for s in series)
+    last = tuple(s[-1] for s in series)  # pyright: ignore[reportGeneralTypeIssues]
     if sequences:
-        return as_outputs(series[0], mask, zero_output_for_mask), last
+        return as_outputs(series[0], mask, zero_output_for_mask), last  # pyright: ignore[reportIndexIssue]
     return last_output(last[0], mask), last
 
 
@@ -196,7 +196,7 @@ def simple_rnn(
         **options: See the top of the room.
     """
     weights = (kernel, recurrent_kernel, bias)
-    return _run(simple_pointwise(activation), x, mask, (state,), *weights, **options)
+    return _run(simple_pointwise(activation), x, mask, (state,), *weights, **options)  # pyright: ignore[reportArgumentType]
 
 
 def lstm(
@@ -228,7 +228,7 @@ def lstm(
     """
     pointwise = lstm_pointwise(activation, recurrent_activation)
     weights = (kernel, recurrent_kernel, bias)
-    return _run(pointwise, x, mask, (hidden, carry), *weights, **options)
+    return _run(pointwise, x, mask, (hidden, carry), *weights, **options)  # pyright: ignore[reportArgumentType]
 
 
 def gru(
@@ -277,7 +277,12 @@ def gru(
     projected = jnp.swapaxes(_project(turned, kernel, bias), 0, 1)
     zeros = options.pop("zero_output_for_mask", False) and sequences
     outputs, states = scan_cell(
-        step, projected, mask, (state,), zero_output_for_mask=zeros, **options
+        step,
+        projected,
+        mask,
+        (state,),
+        zero_output_for_mask=zeros,
+        **options,  # pyright: ignore[reportArgumentType]
     )
     return (outputs if sequences else last_output(states[0], mask)), states
 

@@ -84,7 +84,7 @@ def moments(
 ) -> tuple[Array, Array]:
     """Returns the mean and the (biased) variance over `axes` of the valid entries.
 
-    The variance is taken about the mean in a second pass: E[x²] − E[x]² cancels catastrophically
+    The variance is taken about the mean in a second pass: E[x²] - E[x]² cancels catastrophically
     where the mean is large (Chan, Golub and LeVeque, "Algorithms for computing the sample
     variance", 1983).
 

@@ -1,6 +1,6 @@
 """Pooling over windows and over whole axes, of valid steps only.
 
-Where there is nothing to pool the result is 0 with a gradient of 0, never −inf or NaN.
+Where there is nothing to pool the result is 0 with a gradient of 0, never -inf or NaN.
 """
 
 from collections.abc import Callable, Sequence
@@ -160,7 +160,7 @@ def _masked_extreme(
 
 
 def _identity(dtype: jnp.dtype, sign: int) -> np.ndarray:
-    """Returns the lowest (sign −1) or highest (sign 1) value of `dtype`."""
+    """Returns the lowest (sign -1) or highest (sign 1) value of `dtype`."""
     if jnp.issubdtype(dtype, jnp.inexact):
         return np.asarray(sign * np.inf, dtype)
     info = jnp.iinfo(dtype)

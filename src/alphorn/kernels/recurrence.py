@@ -183,11 +183,11 @@ def recur(
         kernel: `(U, G)`, applied to the output.
         bias: `(G,)`, added to that product, or None.
     """
-    return _unfold(pointwise, projected, steps, states, kernel, bias)[0]
+    return _unfold(pointwise, projected, steps, states, kernel, bias)[0]  # pyright: ignore[reportIndexIssue]
 
 
 def _recur_forward(pointwise: Pointwise, *args: Any) -> tuple[Any, Any]:
-    series, kept = _unfold(pointwise, *args)
+    series, kept = _unfold(pointwise, *args)  # pyright: ignore[reportGeneralTypeIssues]
     return series, (args, series, kept)
 
 

@@ -233,7 +233,7 @@ class MultiHeadAttention(Layer):
             for what in ("kernel", "bias")
         )  # pyright: ignore[reportReturnType]
 
-    def build(self, query_shape: Any, value_shape: Any, key_shape: Any = None) -> None:
+    def build(self, query_shape: Any, value_shape: Any, key_shape: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Makes the four projections."""
         key_shape = value_shape if key_shape is None else key_shape
         for shape in (query_shape, value_shape, key_shape):

@@ -3,7 +3,7 @@
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,10 @@ _drawn: contextvars.ContextVar[dict[int, Masks]] = contextvars.ContextVar("drawn
 
 class _Cell(Layer):
     """What the three cells share: weights, dropout, first states."""
+
+    if TYPE_CHECKING:  # the fields are those of the subclasses
+
+        def __getattr__(self, name: str) -> Any: ...
 
     masking = preserve
     gates: ClassVar[int]
@@ -195,7 +199,7 @@ class SimpleRNNCell(_Cell):
     def run(self, x: Array, mask: Array | None, states: list[Array], **options: bool) -> Any:
         """Runs the cell's kernel over `(batch, time, features)`: `(outputs, states)`."""
         weights = (self.kernel.value, self.recurrent_kernel.value, self.biases()[0])
-        return gates.simple_rnn(x, mask, *states, *weights, **self.activations(), **options)
+        return gates.simple_rnn(x, mask, *states, *weights, **self.activations(), **options)  # pyright: ignore[reportCallIssue]
 
 
 class LSTMCell(_Cell):
@@ -242,7 +246,7 @@ class LSTMCell(_Cell):
     def run(self, x: Array, mask: Array | None, states: list[Array], **options: bool) -> Any:
         """Runs the cell's kernel over `(batch, time, features)`: `(outputs, states)`."""
         weights = (self.kernel.value, self.recurrent_kernel.value, self.biases()[0])
-        return gates.lstm(x, mask, *states, *weights, **self.activations(), **options)
+        return gates.lstm(x, mask, *states, *weights, **self.activations(), **options)  # pyright: ignore[reportCallIssue]
 
 
 class GRUCell(_Cell):
@@ -289,7 +293,7 @@ class GRUCell(_Cell):
         bias = None if self.bias is None else self.bias.value
         weights = (self.kernel.value, self.recurrent_kernel.value, bias)
         options = {"reset_after": self.reset_after, **options}
-        return gates.gru(x, mask, *states, *weights, **self.activations(), **options)
+        return gates.gru(x, mask, *states, *weights, **self.activations(), **options)  # pyright: ignore[reportCallIssue]
 
     def step(self, x: Array, states: list[Array], kept: Array | None) -> tuple[Array, list[Array]]:
         """Computes one step whose state enters the products times `kept`."""
@@ -347,7 +351,7 @@ class StackedRNNCells(Layer):
         for cell in self.cells:
             if isinstance(cell, Layer) and not cell.built:
                 cell.build(input_shape)
-            size = getattr(cell, "output_size", None) or _first(cell.state_size)
+            size = getattr(cell, "output_size", None) or _first(cell.state_size)  # pyright: ignore[reportAttributeAccessIssue]
             input_shape = (input_shape[0], *((size,) if isinstance(size, int) else size))
 
     def get_initial_state(self, batch_size: int | None = None) -> list[Any]:

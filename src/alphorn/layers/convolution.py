@@ -1,6 +1,6 @@
 """Convolutions: every row as if it were alone, whatever the padding."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jax import Array
 
@@ -20,6 +20,10 @@ __all__ = ["Conv1D", "Conv2D"]
 
 class _Convolution(Layer):
     """What convolutions of all ranks share."""
+
+    if TYPE_CHECKING:  # the fields are those of the subclasses
+
+        def __getattr__(self, name: str) -> Any: ...
 
     masking = resample
     rank: int

@@ -1,6 +1,7 @@
 """Merging layers: a step that an input lacks contributes what changes nothing."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -56,7 +57,7 @@ class _Merge(Layer):
                 expected="a list of inputs",
                 fix=f"{type(self).__name__}()([a, b])",
             )
-        for first, second in zip(input_shape, input_shape[1:], strict=False):
+        for first, second in itertools.pairwise(input_shape):
             for a, b in zip(reversed(first), reversed(second), strict=False):
                 if a != b and None not in (a, b) and 1 not in (a, b):
                     raise ShapeError(
@@ -232,7 +233,7 @@ class Dot(_Merge):
         normalize: Whether vectors are scaled to norm 1 first.
     """
 
-    axes: Any
+    axes: Any  # pyright: ignore[reportGeneralTypeIssues]
     normalize: bool = False
 
     def build(self, input_shape: Any) -> None:

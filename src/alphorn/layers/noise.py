@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,10 @@ __all__ = [
 
 
 class _Noise(Layer):
+    if TYPE_CHECKING:  # the fields are those of the subclasses
+
+        def __getattr__(self, name: str) -> Any: ...
+
     masking = preserve
     rate: float
 

@@ -1,6 +1,6 @@
 """Pooling: over windows and over whole rows, of valid steps only."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -35,6 +35,10 @@ def _refuse_channels_first(layer: Layer, mask: Array | None) -> None:
 
 
 class _Pooling(Layer):
+    if TYPE_CHECKING:  # the fields are those of the subclasses
+
+        def __getattr__(self, name: str) -> Any: ...
+
     masking = resample
     rank: int
     pool: Any
@@ -128,6 +132,10 @@ class AveragePooling2D(_Pooling):
 
 
 class _GlobalPooling(Layer):
+    if TYPE_CHECKING:  # the fields are those of the subclasses
+
+        def __getattr__(self, name: str) -> Any: ...
+
     masking = reduce
     rank: int
     largest: bool

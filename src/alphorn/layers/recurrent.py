@@ -1,7 +1,7 @@
 """Recurrent layers: a cell over time. Every row runs over its own steps, whatever the padding."""
 
 import functools
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,10 @@ __all__ = ["GRU", "LSTM", "RNN", "SimpleRNN"]
 class _Recurrent(Layer):
     """What all recurrent layers share: first states, kept states, masks, what is returned."""
 
+    if TYPE_CHECKING:  # the fields are those of the subclasses
+
+        def __getattr__(self, name: str) -> Any: ...
+
     masking = choose
     cell: Any
 
@@ -44,7 +48,7 @@ class _Recurrent(Layer):
         if not self.return_sequences:
             return None
         mask = step_mask(first_mask(call.masks))
-        return reverse_by_extent(mask, mask) if self.go_backwards else mask
+        return reverse_by_extent(mask, mask) if self.go_backwards else mask  # pyright: ignore[reportArgumentType]
 
     @property
     def weights(self) -> list[Variable]:
@@ -213,7 +217,7 @@ class RNN(_Recurrent):
         self.states = None
         self._inside_built = False
 
-    def build(self, sequence_shape: Any, initial_state_shape: Any = None) -> None:
+    def build(self, sequence_shape: Any, initial_state_shape: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Builds the cell on one step."""
         if len(sequence_shape) < 3:
             self._check(sequence_shape)
@@ -249,6 +253,10 @@ class RNN(_Recurrent):
 
 class _Fused(_Recurrent):
     """SimpleRNN, LSTM and GRU: their arguments are the cell's, then the layer's own."""
+
+    if TYPE_CHECKING:  # the fields are those of the subclasses
+
+        def __getattr__(self, name: str) -> Any: ...
 
     cell_class: ClassVar[type[_Cell]]
 
@@ -287,7 +295,7 @@ class _Fused(_Recurrent):
         """Adds `zero_output_for_mask`."""
         return super().base_config() | {"zero_output_for_mask": self.zero_output_for_mask}
 
-    def build(self, sequence_shape: Any, initial_state_shape: Any = None) -> None:
+    def build(self, sequence_shape: Any, initial_state_shape: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Builds the cell on one step."""
         self._check(sequence_shape)
         if not self.cell.built:

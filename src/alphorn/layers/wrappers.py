@@ -144,7 +144,7 @@ class Bidirectional(Layer):
         self.forward_layer = self._again(layer, config)
         if backward_layer is None:
             config["config"]["name"] = f"backward_{layer.name.removeprefix('forward_')}"
-            config["config"]["go_backwards"] = not layer.go_backwards
+            config["config"]["go_backwards"] = not layer.go_backwards  # pyright: ignore[reportAttributeAccessIssue]
             self.backward_layer = self._again(layer, config)
         else:
             self.backward_layer = backward_layer
@@ -155,10 +155,10 @@ class Bidirectional(Layer):
                         received=getattr(backward_layer, name),
                         expected=f"{getattr(layer, name)}, as in the forward layer",
                     )
-            if backward_layer.go_backwards == layer.go_backwards:
+            if backward_layer.go_backwards == layer.go_backwards:  # pyright: ignore[reportAttributeAccessIssue]
                 raise ArgumentError(
                     "Bidirectional: both layers run in one direction",
-                    received=f"go_backwards={layer.go_backwards} twice",
+                    received=f"go_backwards={layer.go_backwards} twice",  # pyright: ignore[reportAttributeAccessIssue]
                     expected="go_backwards=True in one of them",
                 )
         self._given_backward = backward_layer is not None
@@ -187,7 +187,7 @@ class Bidirectional(Layer):
     def reset_state(self) -> None:
         """Sets kept states to zero."""
         self.forward_layer.reset_state()
-        self.backward_layer.reset_state()
+        self.backward_layer.reset_state()  # pyright: ignore[reportAttributeAccessIssue]
 
     reset_states = reset_state
 
@@ -199,7 +199,7 @@ class Bidirectional(Layer):
             config["backward_layer"] = serialize(self.backward_layer)
         return config
 
-    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
+    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Builds both layers."""
         for layer in (self.forward_layer, self.backward_layer):
             if not layer.built:

@@ -188,8 +188,8 @@ def pair_function(reduces: str) -> Callable[[Callable], Callable]:
                 values, valid = total / jnp.maximum(count, 1), valid.any(axis)
             return with_mask(values, valid)
 
-        function.rule = rule  # pyright: ignore[reportFunctionMemberAccess]
-        function.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
+        function.rule = rule  # pyright: ignore[reportAttributeAccessIssue]
+        function.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue]
         return function
 
     return decorate

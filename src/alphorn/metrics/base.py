@@ -154,7 +154,7 @@ class Mean(_Total):
     """
 
     def __init__(self, name: str | None = "mean", dtype: Any = None):
-        super().__init__(dtype, name)
+        super().__init__(dtype, name)  # pyright: ignore[reportCallIssue]
         self.total = self.add_variable(name="total")
         self.count = self.add_variable(name="count")
 
@@ -177,7 +177,7 @@ class Sum(_Total):
     """The sum of values."""
 
     def __init__(self, name: str | None = "sum", dtype: Any = None):
-        super().__init__(dtype, name)
+        super().__init__(dtype, name)  # pyright: ignore[reportCallIssue]
         self.total = self.add_variable(name="total")
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:
@@ -203,7 +203,7 @@ class MeanMetricWrapper(Mean):
         self._fn = fn
         self._fn_kwargs = kwargs
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Takes a batch in."""
         values, mask = values_of(self._fn, y_true, y_pred, sample_weight, self._fn_kwargs)
         values = values.astype(self.dtype)

@@ -69,7 +69,7 @@ class _Thresholded(Metric):
 
     def _make_sums(self, thresholds: Any, default: float) -> None:
         given = default if thresholds is None else thresholds
-        self.thresholds = [float(t) for t in (given if np.ndim(given) else [given])]
+        self.thresholds = [float(t) for t in (given if np.ndim(given) else [given])]  # pyright: ignore[reportGeneralTypeIssues]
         if thresholds is not None and any(t < 0 or t > 1 for t in self.thresholds):
             raise ArgumentError(
                 f"{type(self).__name__}: thresholds", repr(thresholds), "numbers between 0 and 1"
@@ -103,7 +103,7 @@ class _Thresholded(Metric):
                 )
             true, pred, weight = (v[..., class_id] for v in (true, pred, weight))
         width = pred.shape[-1] if columns else 1
-        return tuple(v.reshape(-1, width) for v in (true > 0.5, pred, weight))
+        return tuple(v.reshape(-1, width) for v in (true > 0.5, pred, weight))  # pyright: ignore[reportReturnType]
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Takes a batch in."""
@@ -124,7 +124,7 @@ class _Count(_Thresholded):
     figure: ClassVar[str]
 
     def __init__(self, thresholds: Any = None, name: str | None = None, dtype: Any = None):
-        super().__init__(dtype, name)
+        super().__init__(dtype, name)  # pyright: ignore[reportCallIssue]
         self._make_sums(thresholds, 0.5)
 
     def _figures(self) -> tuple[str, ...]:
@@ -168,7 +168,7 @@ class _Ratio(_Thresholded):
         name: str | None = None,
         dtype: Any = None,
     ):
-        super().__init__(dtype, name)
+        super().__init__(dtype, name)  # pyright: ignore[reportCallIssue]
         self._make_sums(thresholds, 0.5 if top_k is None else -np.inf)
         self.top_k, self.class_id = top_k, class_id
 
@@ -234,7 +234,7 @@ class AUC(_Thresholded):
         label_weights: Any = None,
         from_logits: bool = False,
     ):
-        super().__init__(dtype, name)
+        super().__init__(dtype, name)  # pyright: ignore[reportCallIssue]
         self.curve, self.summation_method = curve.upper(), summation_method.lower()
         for argument, value, known in (
             ("curve", curve, ("ROC", "PR", "PRGAIN")),

@@ -19,7 +19,7 @@ from alphorn.training.loop import Trainer
 __all__ = ["Functional", "Model", "clone_model"]
 
 
-class Model(Trainer, Layer):
+class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverride]
     """Layers that are trained together.
 
     Either functional, `Model(inputs, outputs)`, from Symbols that `Input` and calls of layers
@@ -62,7 +62,7 @@ class Model(Trainer, Layer):
 
     def _set_graph(self, inputs: Any, outputs: Any) -> None:
         self.graph = Graph(inputs, outputs)
-        self.masking = nest
+        self.masking = nest  # pyright: ignore[reportAttributeAccessIssue]
         self.built = True
         names: dict[str, Any] = {}
         for layer in self.graph.layers:
@@ -241,14 +241,14 @@ class Model(Trainer, Layer):
         """Reads the weights from a `.weights.h5` file."""
         Model.weights_reader(self, filepath, skip_mismatch, **kwargs)
 
-    weights_writer: Callable[..., None]
-    weights_reader: Callable[..., None]
+    weights_writer: Callable[..., None]  # pyright: ignore[reportGeneralTypeIssues]
+    weights_reader: Callable[..., None]  # pyright: ignore[reportGeneralTypeIssues]
 
     def summary(self, *args: Any, **kwargs: Any) -> None:
         """Prints the layers, their outputs, masks and weights."""
         Model.summary_printer(self, *args, **kwargs)
 
-    summary_printer: Callable[..., None]
+    summary_printer: Callable[..., None]  # pyright: ignore[reportGeneralTypeIssues]
 
 
 Functional = Model

@@ -181,7 +181,7 @@ def _binary(
 ) -> None:
     if names == ("x", "y"):
 
-        def plain(x: Any, y: Any) -> Any:
+        def plain(x: Any, y: Any) -> Any:  # pyright: ignore[reportRedeclaration]
             return function(x, y)
     else:
 

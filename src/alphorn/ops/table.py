@@ -112,6 +112,7 @@ class Operation:
         self.name = name or auto_name(op)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the op."""
         return PUBLIC[self.op](*args, **kwargs)
 
     def get_config(self) -> dict[str, str]:

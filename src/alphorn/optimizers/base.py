@@ -282,7 +282,7 @@ class Optimizer(Configurable):
                 for g, n in zip(grads, norms, strict=True)
             ]
         if self.global_clipnorm:
-            total = optax.global_norm(grads)
+            total = optax.tree.norm(grads)
             return [
                 g * (self.global_clipnorm / jnp.maximum(total, self.global_clipnorm)) for g in grads
             ]

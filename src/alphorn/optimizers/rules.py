@@ -158,10 +158,8 @@ class Nadam(Optimizer):
 
     @property
     def variables(self) -> list[Variable]:
-        """All state; the product stands after step and rate."""
-        found = super().variables
-        at = 1 if self._rate is None else 2
-        return [*found[:at], self._product, *found[at:]]
+        """All state; the product of momentums comes last."""
+        return [*super().variables, self._product]
 
     def update(
         self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots

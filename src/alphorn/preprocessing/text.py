@@ -37,7 +37,7 @@ def text_to_word_sequence(
     """
     text = input_text.lower() if lower else input_text
     if callable(split):
-        return [w for w in split(text) if w]
+        return [w for w in split(text) if w]  # pyright: ignore[reportGeneralTypeIssues]
     table = str.maketrans(dict.fromkeys(filters, split))
     return [w for w in text.translate(table).split(split) if w]
 
@@ -61,7 +61,7 @@ def one_hot(
 def hashing_trick(
     text: str,
     n: int,
-    hash_function: Any = None,
+    hash_function: Any = None,  # pyright: ignore[reportRedeclaration]
     filters: str = _PUNCTUATION,
     lower: bool = True,
     split: Any = " ",

@@ -73,7 +73,7 @@ def _depth(rows: Any) -> int:
     while True:
         inner = next((r for r in level if not isinstance(r, list | tuple) or len(r)), None)
         if isinstance(inner, np.ndarray) or hasattr(inner, "__array__"):
-            return depth + 1 if np.ndim(inner) else depth
+            return depth + 1 if np.ndim(inner) else depth  # pyright: ignore[reportArgumentType]
         if not isinstance(inner, list | tuple):
             return depth
         depth, level = depth + 1, [v for r in level for v in r]

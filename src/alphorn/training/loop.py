@@ -249,8 +249,8 @@ class Trainer(Steps):
         events = CallbackList([*given, *bar], self, {"steps": steps or data.steps})
         events("predict_begin")
         results: list[Any] = []
-        program, step = None, 0
-        for batch, _ in self._blocks(data, None, 1, steps):
+        program = None
+        for step, (batch, _) in enumerate(self._blocks(data, None, 1, steps)):
             batch = Batch(batch.x)
             if program is None:
                 self._prepare(batch, False)
@@ -260,7 +260,6 @@ class Trainer(Steps):
             if len(results) > _IN_FLIGHT:
                 results[-_IN_FLIGHT] = jax.device_get(results[-_IN_FLIGHT])
             events("predict_batch_end", step)
-            step += 1
         events("predict_end")
         if not results:
             raise DataError("predict", received="no batches", expected="at least one")

@@ -38,7 +38,9 @@ class Logs(Mapping[str, Any]):
     def ready(self) -> bool:
         """Whether reading would not wait for the device."""
         return self._floats is not None or all(
-            v.is_ready() for v in self._values.values() if isinstance(v, jax.Array)
+            v.is_ready()
+            for v in self._values.values()
+            if isinstance(v, jax.Array)  # pyright: ignore[reportAttributeAccessIssue]
         )
 
     def wait(self) -> None:

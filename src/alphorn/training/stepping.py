@@ -44,7 +44,9 @@ class Steps:
         losses: list[Any]
         dtype_policy: Any
 
-        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            """Calls the model."""
+
         def _enter(self, *args: Any, **kwargs: Any) -> Any: ...
 
     # --- compile
@@ -76,9 +78,9 @@ class Steps:
             auto_scale_loss: Whether mixed_float16 gets a `LossScaleOptimizer`.
         """
         self.optimizer = optimizers.get(optimizer)
-        if auto_scale_loss and self.dtype_policy.name == "mixed_float16":
-            if not isinstance(self.optimizer, optimizers.LossScaleOptimizer):
-                self.optimizer = optimizers.LossScaleOptimizer(self.optimizer)
+        scaled = isinstance(self.optimizer, optimizers.LossScaleOptimizer)
+        if auto_scale_loss and self.dtype_policy.name == "mixed_float16" and not scaled:
+            self.optimizer = optimizers.LossScaleOptimizer(self.optimizer)
         self.loss = loss
         self.run_eagerly = bool(run_eagerly) or jit_compile is False
         self.steps_per_execution = steps_per_execution
@@ -123,7 +125,7 @@ class Steps:
         if self.compiled_metrics is None:
             return names
         called = {id(m): n for *_, n, m in self.compiled_metrics.pairs}
-        return [called.get(id(m), m.name) for m in self.metrics]
+        return [called.get(id(m), m.name) for m in self.metrics]  # pyright: ignore[reportReturnType]
 
     def reset_metrics(self) -> None:
         """Starts all metrics again."""
@@ -356,7 +358,7 @@ class Steps:
 def unpack(data: Any) -> tuple[Any, Any, Any]:
     """Returns `(x, y, sample_weight)` from what a step got, None for what is missing."""
     parts = data if isinstance(data, tuple) else (data,)
-    return (*parts, None, None)[:3]
+    return (*parts, None, None)[:3]  # pyright: ignore[reportReturnType]
 
 
 def _symbols_like(x: Any) -> Any:
