@@ -197,10 +197,15 @@ def serialize(value: Any) -> Any:
     )
 
 
+# Where Keras keeps a kind that has no room of its own at the top.
+_ROOMS = {"schedules": "keras.optimizers.schedules"}
+
+
 def serialize_object(target: Any) -> dict:
     """Returns the Keras 3 description of an object that has `get_config`."""
     kind = kind_of(type(target))
-    return _described(target, f"keras.{kind}" if kind else None, target.get_config())
+    module = _ROOMS.get(kind, f"keras.{kind}") if kind else None
+    return _described(target, module, target.get_config())
 
 
 def _described(target: Any, module: str | None, config: dict) -> dict:

@@ -70,7 +70,6 @@ class Door(Tracked):
         autocast: bool = attribute()
         compute_dtype: str = attribute()
         variable_dtype: str = attribute()
-        activity_regularizer: Any = attribute()
         inbound_nodes: list[Any] = attribute()
         call: Callable[..., Any] = attribute()
         build: Callable[..., None] = attribute()
@@ -197,10 +196,10 @@ class Door(Tracked):
             if training is not None:
                 stack.enter_context(set_context(_training, training))
             outputs = self._dispatch(spec, arguments)
-            if self.activity_regularizer is not None:
+            if self.activity_regularizer is not None:  # pyright: ignore[reportAttributeAccessIssue]
                 for leaf in jax.tree.leaves(outputs, is_leaf=is_masked):
                     self.add_loss(
-                        self.activity_regularizer(
+                        self.activity_regularizer(  # pyright: ignore[reportAttributeAccessIssue]
                             leaf.fill(0) if isinstance(leaf, Masked) else leaf
                         )
                     )

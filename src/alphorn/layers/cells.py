@@ -42,9 +42,7 @@ class _Cell(Layer):
         def __getattr__(self, name: str) -> Any: ...
 
     masking = preserve
-    gates: ClassVar[int]
     states: ClassVar[int] = 1
-    units: int
     activation: AsActivation = "tanh"
 
     def after_init(self) -> None:
@@ -176,7 +174,7 @@ class SimpleRNNCell(_Cell):
     """
 
     gates = 1
-    units: int
+    units: int  # pyright: ignore[reportGeneralTypeIssues]
     activation: AsActivation = "tanh"
     use_bias: bool = True
     kernel_initializer: AsInitializer = "glorot_uniform"
@@ -210,7 +208,7 @@ class LSTMCell(_Cell):
 
     gates = 4
     states = 2
-    units: int
+    units: int  # pyright: ignore[reportGeneralTypeIssues]
     activation: AsActivation = "tanh"
     recurrent_activation: AsActivation = "sigmoid"
     use_bias: bool = True
@@ -256,7 +254,7 @@ class GRUCell(_Cell):
     """
 
     gates = 3
-    units: int
+    units: int  # pyright: ignore[reportGeneralTypeIssues]
     activation: AsActivation = "tanh"
     recurrent_activation: AsActivation = "sigmoid"
     use_bias: bool = True

@@ -26,7 +26,6 @@ class _Convolution(Layer):
         def __getattr__(self, name: str) -> Any: ...
 
     masking = resample
-    rank: int
 
     def after_init(self) -> None:
         """Checks the arguments."""

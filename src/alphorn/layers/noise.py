@@ -31,7 +31,6 @@ class _Noise(Layer):
         def __getattr__(self, name: str) -> Any: ...
 
     masking = preserve
-    rate: float
 
     def after_init(self) -> None:
         """Checks the rate and makes the generator."""
@@ -92,8 +91,6 @@ class Dropout(_Noise):
 
 
 class _Spatial(_Noise):
-    rank: int
-
     def call(self, inputs: Array, training: bool | None = False) -> Array:
         """Returns the data, with dropped features while training."""
         if inputs.ndim != self.rank + 2:

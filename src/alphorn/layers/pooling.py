@@ -40,9 +40,6 @@ class _Pooling(Layer):
         def __getattr__(self, name: str) -> Any: ...
 
     masking = resample
-    rank: int
-    pool: Any
-    pool_size: Any
 
     def after_init(self) -> None:
         """Checks the arguments."""
@@ -70,7 +67,7 @@ class _Pooling(Layer):
                 expected=f"rank {self.rank + 2}",
             )
         _refuse_channels_first(self, mask)
-        return type(self).pool(
+        return type(self).pool(  # pyright: ignore[reportAttributeAccessIssue]
             inputs,
             self.pool_size,
             strides=self.strides,
@@ -137,8 +134,6 @@ class _GlobalPooling(Layer):
         def __getattr__(self, name: str) -> Any: ...
 
     masking = reduce
-    rank: int
-    largest: bool
 
     def after_init(self) -> None:
         """Checks the layout."""

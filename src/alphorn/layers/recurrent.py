@@ -41,7 +41,6 @@ class _Recurrent(Layer):
         def __getattr__(self, name: str) -> Any: ...
 
     masking = choose
-    cell: Any
 
     def chosen_mask(self, call: Call) -> Any:
         """The mask stays where all outputs are returned, turned with them."""

@@ -35,8 +35,9 @@ class LossScaleOptimizer(Optimizer):
 
     @property
     def variables(self) -> list[Variable]:
-        """Counter and scale, then the inner optimizer's state."""
-        return [self.step_counter, self.dynamic_scale, *self.inner_optimizer.variables]
+        """Own state, counter and scale, then the inner optimizer's."""
+        own = [*super().variables, self.step_counter, self.dynamic_scale]
+        return [*own, *self.inner_optimizer.variables]
 
     @property
     def learning_rate(self) -> Any:

@@ -38,7 +38,7 @@ class Logs(Mapping[str, Any]):
     def ready(self) -> bool:
         """Whether reading would not wait for the device."""
         return self._floats is not None or all(
-            v.is_ready()
+            v.is_ready()  # pyright: ignore[reportAttributeAccessIssue]
             for v in self._values.values()
             if isinstance(v, jax.Array)  # pyright: ignore[reportAttributeAccessIssue]
         )
