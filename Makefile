@@ -15,7 +15,7 @@ demo: $(VENV)/.made
 	$(RUN) examples/hierarchical_attention.py
 
 test: lint
-	$(RUN) -m pytest --numprocesses=auto
+	$(RUN) -m pytest --numprocesses=auto --dist=loadfile
 
 lint: $(VENV)/.made
 	$(RUN) -m ruff check

@@ -134,12 +134,6 @@ def grown(work, first: int, times: int) -> tuple[int, int]:
     return len(jax.live_arrays()) - arrays, size
 
 
-def test_epochs_of_fit_leave_nothing_behind(busy):
-    arrays, size = grown(lambda: busy.fit(X, Y, epochs=25, **SHORT_STEPS), 1, 8)
-    assert arrays == 0
-    assert size < 40_000
-
-
 def test_predictions_leave_nothing_behind():
     model = ready()
     arrays, size = grown(lambda: model.predict(X, verbose=0), 20, 300)

@@ -8,7 +8,6 @@ from alphorn.core.masked import Masked
 from alphorn.layers import (
     BatchNormalization,
     Dense,
-    Embedding,
     GlobalAveragePooling1D,
     Masking,
 )
@@ -104,48 +103,6 @@ def test_ragged_lists_train_as_padded_arrays_do(sequences):
     assert gap(ours.get_weights(), weights) < 1e-5
 
 
-def test_weights_of_steps_train_as_in_keras():
-    twins = Twins(tagger, **CLASSIFYING)
-    # Halves of equal sums: Keras's epoch is the mean of its batches' means.
-    agree(twins, IDS, STEP_LABELS, sample_weight=STEP_WEIGHTS, batch_size=5)
-
-
-def test_several_outputs_train_as_in_keras():
-    twins = Twins(
-        forked,
-        optimizer="adam",
-        loss=["mse", "sparse_categorical_crossentropy"],
-        loss_weights=[0.3, 2.0],
-        metrics=[["mae"], ["accuracy"]],
-        weighted_metrics=[["mae"], []],
-    )
-    data = {"x": [X, X[::-1].copy()], "y": [Y, LABELS]}
-    ours = agree(twins, **data, sample_weight=[WEIGHTS, WEIGHTS[::-1].copy()])
-    assert list(ours)[:3] == ["loss", "p_loss", "q_loss"]
-    agree(twins, **data, validation_split=0.2)
-    lists = [m.evaluate(**data, verbose=0) for m in (twins.ours, twins.theirs)]
-    assert gap(*lists) < 1e-5
-    named = [m.evaluate(**data, verbose=0, return_dict=True) for m in (twins.ours, twins.theirs)]
-    assert named[0] == pytest.approx(named[1], rel=1e-5)
-    outputs = [m.predict(data["x"], verbose=0) for m in (twins.ours, twins.theirs)]
-    assert gap(*outputs) < 1e-5
-
-
-def test_outputs_in_a_dict_have_its_names_as_in_keras():
-    twins = Twins(
-        lambda K: forked(K, names=True),
-        optimizer="sgd",
-        loss={"u": "mse", "v": "sparse_categorical_crossentropy"},
-        metrics={"u": ["mae"], "v": "accuracy"},
-    )
-    x = {"a": X, "b": X[::-1].copy()}
-    ours = agree(twins, x, {"u": Y, "v": LABELS})
-    assert {"u_loss", "v_loss", "u_mae", "v_accuracy"} < set(ours)
-    outputs = [m.predict(x, verbose=0) for m in (twins.ours, twins.theirs)]
-    assert list(outputs[0]) == list(outputs[1]) == ["u", "v"]
-    assert gap(*(list(o.values()) for o in outputs)) < 1e-5
-
-
 def test_an_output_without_a_loss_has_no_figure():
     twins = Twins(
         forked,
@@ -155,33 +112,6 @@ def test_an_output_without_a_loss_has_no_figure():
     )
     ours = agree(twins, [X, X], [Y, LABELS], epochs=1)
     assert set(ours) == {"loss", "q_accuracy"}
-
-
-def test_single_batches_return_what_keras_returns(perceptrons):
-    perceptrons.fit(X, LABELS, epochs=1)
-    both = (perceptrons.ours, perceptrons.theirs)
-    for call in (
-        lambda m: m.train_on_batch(X[:4], LABELS[:4]),
-        lambda m: m.train_on_batch(X, LABELS, sample_weight=WEIGHTS),
-        lambda m: m.train_on_batch(X, LABELS, class_weight=CLASS_WEIGHTS),
-        lambda m: m.test_on_batch(X[:4], LABELS[:4]),
-        lambda m: m.test_on_batch(X, LABELS),
-        lambda m: m.evaluate(X, LABELS, verbose=0),
-    ):
-        ours, theirs = (call(m) for m in both)
-        assert type(ours) is list
-        assert gap(ours, theirs) < 1e-5
-    for call in (
-        lambda m: m.train_on_batch(X, LABELS, return_dict=True),
-        lambda m: m.test_on_batch(X, LABELS, return_dict=True),
-        lambda m: m.evaluate(X, LABELS, verbose=0, return_dict=True),
-    ):
-        ours, theirs = (call(m) for m in both)
-        assert ours == pytest.approx(theirs, rel=1e-5)
-    ours, theirs = (m.predict_on_batch(X) for m in both)
-    assert type(ours) is type(theirs) is np.ndarray
-    assert gap(ours, theirs) < 1e-5
-    assert gap(*(m.get_weights() for m in both)) < 1e-5
 
 
 def test_a_loss_alone_is_a_number():
@@ -382,15 +312,3 @@ def test_losses_of_layers_are_minimized_beside_or_instead_of_a_loss():
     error = float(((model.predict(X, verbose=0) - Y) ** 2).mean())
     history = model.fit(X, Y, verbose=0, batch_size=5, shuffle=False).history
     assert history["loss"] == pytest.approx([2 + decay + error], rel=1e-5)
-
-
-def test_an_embedding_of_several_inputs_is_shared():
-    a, b = alphorn.Input((None,), dtype="int32"), alphorn.Input((None,), dtype="int32")
-    table = Embedding(8, 4, mask_zero=True)
-    pooled = [GlobalAveragePooling1D()(table(v)) for v in (a, b)]
-    model = alphorn.Model([a, b], alphorn.layers.Dot(1)(pooled))
-    model.compile(alphorn.optimizers.SGD(0.1), "mse")
-    loss = model.fit([IDS, IDS[::-1].copy()], Y, batch_size=5, epochs=2, verbose=0).history["loss"]
-    assert loss[1] < loss[0]
-    ragged = model.predict([RAGGED, RAGGED[::-1]], verbose=0)
-    assert gap(ragged, model.predict([IDS, IDS[::-1].copy()], verbose=0)) < 1e-5

@@ -128,20 +128,6 @@ def test_inputs_go_by_name_too():
     assert model.output_names == ["p", "q"]
 
 
-@BOTH
-def test_a_part_of_a_model_is_a_model(K):
-    model = mlp(K)
-    model.set_weights(start(model))
-    hidden = K.Model(model.input, model.get_layer("hidden").output)
-    assert hidden.output_shape == (None, 4)
-    kernel, bias, *_ = start(model)
-    assert gap(np.asarray(hidden(X)), np.tanh(X @ kernel + bias)) < 1e-5
-    stack = K.Sequential([K.layers.Dense(4, name="first"), K.layers.Dense(2)])
-    stack(X)
-    part = K.Model(stack.inputs, stack.layers[0].output)
-    assert np.asarray(part(X)).shape == (10, 4)
-
-
 def test_get_layer_by_name_and_place():
     model = mlp(alphorn)
     assert model.get_layer("hidden") is model.get_layer(index=1) is model.layers[1]
@@ -217,24 +203,6 @@ class Residual(alphorn.Model):
         first, (second,) = self.stack
         hidden = first(inputs)
         return self.heads["main"](hidden + second(hidden))
-
-
-def test_a_subclass_tracks_layers_in_lists_and_dicts():
-    model = Residual()
-    model.compile(alphorn.optimizers.SGD(0.1), "mse")
-    loss = model.fit(X, Y, batch_size=5, epochs=3, verbose=0).history["loss"]
-    assert loss[2] < loss[0]
-    assert [w.shape for w in model.weights] == [(3, 4), (4,), (4, 4), (4,), (4, 1), (1,)]
-    assert len(model.layers) == 3
-    assert model.get_config() == {"width": 4} | {
-        k: v for k, v in model.get_config().items() if k != "width"
-    }
-    again = Residual.from_config(model.get_config())
-    again(X)
-    again.set_weights(model.get_weights())
-    assert gap(np.asarray(again(X)), np.asarray(model(X))) == 0
-    x = alphorn.Input((FEATURES,))
-    assert gap(np.asarray(alphorn.Model(x, model(x))(X)), np.asarray(model(X))) < 1e-6
 
 
 @BOTH
@@ -378,27 +346,6 @@ def summary_of(model, **options) -> str:
     found = []
     model.summary(print_fn=found.append, **options)
     return "\n".join(found)
-
-
-def test_the_summary_says_what_becomes_of_masks():
-    text = summary_of(masked_model(), line_length=120)
-    notes = {
-        "words": "-",
-        "vectors": "born",
-        "drop": "carried",
-        "states": "carried",
-        "windows": "resampled",
-        "pool": "used, ends here",
-        "out": "-",
-    }
-    for name, note in notes.items():
-        row = next(line for line in text.splitlines() if f" {name} (" in line)
-        cells = [cell.strip() for cell in row.strip("│").split("│")]
-        assert cells[2] == note
-    assert "reader" in text
-    assert "Weights: 129" in text
-    states = next(line for line in text.splitlines() if " states (" in line)
-    assert [c.strip() for c in states.strip("│").split("│")][3:] == ["81", "drop"]
 
 
 def test_the_summary_takes_a_width_a_range_and_inner_models(capsys):

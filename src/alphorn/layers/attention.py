@@ -76,7 +76,8 @@ class Attention(Layer):
             return scores if self.scale is None else scores * self.scale.value
         scale = jnp.ones((), query.dtype) if self.scale is None else self.scale.value
         assert self.concat_score_weight is not None
-        return self.concat_score_weight.value * additive_scores(scale * query, scale * key)
+        weight = self.concat_score_weight.value.astype(query.dtype)
+        return weight * additive_scores(scale * query, scale * key).astype(query.dtype)
 
     def call(
         self,

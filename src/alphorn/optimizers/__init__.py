@@ -41,6 +41,8 @@ __all__ = [
 
 def get(identifier: Any) -> Optimizer:
     """Returns the optimizer behind a name, a config, a class or an object."""
+    if isinstance(identifier, str):
+        identifier = identifier.lower()
     found = resolve("optimizers", identifier)
     if not isinstance(found, Optimizer):
         raise ArgumentError(

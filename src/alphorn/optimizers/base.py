@@ -250,7 +250,8 @@ class Optimizer(Configurable):
 
     def _step(self, grads: list[Array], variables: list[Variable]) -> None:
         index = self._index
-        rate, step = self._rate_now(), self.iterations.value
+        rate, count = self._rate_now(), self.iterations.value
+        step = count // int(self.gradient_accumulation_steps or 1)
         grads = self._clipped(grads)
         weights = [v.value for v in variables]
         places = [index[v] for v in variables]
@@ -270,7 +271,7 @@ class Optimizer(Configurable):
         for name, values in after.items():
             for i, value in zip(places, values, strict=True):
                 self._slots[name][i].assign(value)
-        self.iterations.assign(step + 1)
+        self.iterations.assign(count + 1)
         if self.use_ema:
             self._average(variables, places)
 
@@ -345,8 +346,7 @@ def arguments(**own: Any) -> Callable[[type], type]:
 
     def decorate(cls: type) -> type:
         defaults = own | {k: v for k, v in _COMMON.items() if k not in own}
-        defaults["name"] = own.get("name", cls.__name__.lower())
-        defaults = {k: v for k, v in defaults.items() if k != "name"} | {"name": defaults["name"]}
+        defaults = {k: v for k, v in defaults.items() if k != "name"} | {"name": None}
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         signature = inspect.Signature(
             [inspect.Parameter(k, kind, default=v) for k, v in defaults.items()]
@@ -363,7 +363,7 @@ def arguments(**own: Any) -> Callable[[type], type]:
             self.built = False
             for name, value in bound.arguments.items():
                 setattr(self, name, value)
-            if self.name == defaults["name"]:
+            if self.name is None:
                 self.name = auto_name(snake_case(cls.__name__))
             self.after_init()
 

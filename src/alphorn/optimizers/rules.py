@@ -16,7 +16,7 @@ def _scaled(updates: Any, factor: Any) -> list[Array]:
     return [u * factor for u in updates]
 
 
-@arguments(learning_rate=0.01, momentum=0.0, nesterov=False, name="SGD")
+@arguments(learning_rate=0.01, momentum=0.0, nesterov=False)
 class SGD(Optimizer):
     """Steps down the gradient, with momentum where it is asked for (and Nesterov's)."""
 
@@ -36,7 +36,7 @@ class SGD(Optimizer):
         return updates, {"momentum": state.trace}  # pyright: ignore
 
 
-@arguments(learning_rate=0.001, rho=0.9, momentum=0.0, epsilon=1e-7, centered=False, name="rmsprop")
+@arguments(learning_rate=0.001, rho=0.9, momentum=0.0, epsilon=1e-7, centered=False)
 class RMSprop(Optimizer):
     """Divides each gradient by the root of its running mean square (Hinton, 2012)."""
 
@@ -65,16 +65,16 @@ class RMSprop(Optimizer):
             rule = optax.scale_by_rms(self.rho, self.epsilon, eps_in_sqrt=True)
             updates, state = rule.update(grads, optax.ScaleByRmsState(slots["velocity"]))
         after["velocity"] = state.nu  # pyright: ignore
-        steps = _scaled(updates, -rate)
+        steps = _scaled(updates, rate)
         if self.momentum:
             steps, trace = optax.trace(self.momentum).update(
                 steps, optax.TraceState(slots["momentum"])
             )
             after["momentum"] = trace.trace  # pyright: ignore
-        return steps, after  # pyright: ignore
+        return [-s for s in steps], after  # pyright: ignore[reportGeneralTypeIssues]
 
 
-@arguments(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, amsgrad=False, name="adam")
+@arguments(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, amsgrad=False)
 class Adam(Optimizer):
     """Kingma and Ba (2014); with `amsgrad`, Reddi et al. (2018)."""
 
@@ -118,13 +118,12 @@ class Adam(Optimizer):
     beta_2=0.999,
     epsilon=1e-7,
     amsgrad=False,
-    name="adamw",
 )
 class AdamW(Adam):
     """Adam with weight decay beside the gradient (Loshchilov and Hutter, 2017)."""
 
 
-@arguments(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, name="adamax")
+@arguments(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7)
 class Adamax(Optimizer):
     """Adam by the largest gradient instead of the mean square (Kingma and Ba, 2014)."""
 
@@ -145,7 +144,7 @@ class Adamax(Optimizer):
         return steps, {"momentum": means, "norm": norms}  # pyright: ignore
 
 
-@arguments(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, name="nadam")
+@arguments(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7)
 class Nadam(Optimizer):
     """Adam with Nesterov's momentum (Dozat, 2015), its momentum warmed up as Keras does."""
 
@@ -180,7 +179,7 @@ class Nadam(Optimizer):
         return steps, {"momentum": means, "velocity": squares}  # pyright: ignore
 
 
-@arguments(learning_rate=0.001, initial_accumulator_value=0.1, epsilon=1e-7, name="adagrad")
+@arguments(learning_rate=0.001, initial_accumulator_value=0.1, epsilon=1e-7)
 class Adagrad(Optimizer):
     """Divides each gradient by the root of its sum of squares (Duchi et al., 2011)."""
 
@@ -200,7 +199,7 @@ class Adagrad(Optimizer):
         return _scaled(updates, -rate), {"accumulator": state.sum_of_squares}  # pyright: ignore
 
 
-@arguments(learning_rate=0.001, rho=0.95, epsilon=1e-7, name="adadelta")
+@arguments(learning_rate=0.001, rho=0.95, epsilon=1e-7)
 class Adadelta(Optimizer):
     """Scales steps by the ratio of past steps to past gradients (Zeiler, 2012)."""
 
@@ -219,7 +218,7 @@ class Adadelta(Optimizer):
         return _scaled(updates, -rate), after
 
 
-@arguments(learning_rate=0.001, beta_1=0.9, beta_2=0.99, name="lion")
+@arguments(learning_rate=0.001, beta_1=0.9, beta_2=0.99)
 class Lion(Optimizer):
     """Steps by the sign of a momentum (Chen et al., 2023)."""
 

@@ -10,9 +10,7 @@ from alphorn.core.variable import Variable
 from alphorn.optimizers.base import Optimizer, arguments
 
 
-@arguments(
-    inner_optimizer=None, initial_scale=32768.0, dynamic_growth_steps=2000, name="loss_scale"
-)
+@arguments(inner_optimizer=None, initial_scale=32768.0, dynamic_growth_steps=2000)
 class LossScaleOptimizer(Optimizer):
     """Scales the loss of another optimizer, so that 16-bit gradients do not vanish.
 

@@ -74,7 +74,8 @@ class ProgressBar(Callback):
             self._progress.stop()
             self._progress = None
             return
-        print(f"{self._title} - {steps} steps - {seconds:.1f} s - {as_figures(logs)}", flush=True)
+        parts = (self._title, f"{steps} steps", f"{seconds:.1f} s", as_figures(logs))
+        print(" - ".join(p for p in parts if p), flush=True)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Starts the epoch's bar."""

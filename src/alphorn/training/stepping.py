@@ -233,7 +233,7 @@ class Steps:
 
     def run_step(self, step: str, batch: Batch) -> Any:
         """Runs one of the steps on a batch, whichever of Keras's two forms it has."""
-        data = (batch.x, batch.y, batch.weight)
+        data = packed(batch)
         method = getattr(self, step)
         if len(inspect.signature(method).parameters) < 2:
             return method(data)
@@ -274,12 +274,15 @@ class Steps:
     def _prepare(self, batch: Batch, training: bool) -> None:
         """Builds what is not built, once the shapes are known from a first batch."""
         if getattr(self, "_prepared", False) is not self.optimizer:
-            spec = symbol.infer(self._enter, (_symbols_like(batch.x),), {"training": False})
+            if self.run_eagerly:
+                spec = self(batch.x, training=False)
+            else:
+                spec = symbol.infer(self._enter, (_symbols_like(batch.x),), {"training": False})
             keys = sorted(spec) if isinstance(spec, dict) else []
             self._output_keys = keys
-            outputs = [spec[k] for k in keys] if keys else jax.tree.leaves(spec)
+            outputs = [spec[k] for k in keys] if keys else outputs_of(spec)
             graph = getattr(self, "graph", None)
-            if graph is not None:
+            if graph is not None and not keys:
                 self._output_names = [s.node.operation.name for s in graph.output_symbols]
             else:
                 self._output_names = keys or [f"output_{i + 1}" for i in range(len(outputs))]
@@ -308,7 +311,8 @@ class Steps:
 
     def _program(self, step: str) -> Any:
         if step == "predict_step":
-            variables = self.variables
+            kept = [v for m in self.metrics for v in m.variables]  # a call may count
+            variables = _unique([*self.variables, *kept])
         else:
             if step == "train_step" and not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)
@@ -353,6 +357,15 @@ class Steps:
     def _several_outputs(self, y: Any) -> bool:
         graph = getattr(self, "graph", None)
         return graph is None or len(graph.output_symbols) == len(y)
+
+
+def packed(batch: Batch) -> Any:
+    """Returns what a step is given, as Keras has it: `x`, `(x, y)` or `(x, y, sample_weight)`."""
+    if batch.weight is not None:
+        return batch.x, batch.y, batch.weight
+    if batch.y is not None:
+        return batch.x, batch.y
+    return (batch.x,) if isinstance(batch.x, list | tuple) else batch.x
 
 
 def unpack(data: Any) -> tuple[Any, Any, Any]:
