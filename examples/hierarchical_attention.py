@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--text", default="text", help="the column with the texts")
     parser.add_argument("--label", default="label", help="the column with the classes")
     parser.add_argument("--out", type=Path, default=Path("build/demo"))
-    parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
     began = time.perf_counter()
