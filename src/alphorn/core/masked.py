@@ -76,7 +76,8 @@ class Masked:
 
     Args:
         data: `(B, T, ...)`. Masked positions become zeros, so that padding is always finite.
-        mask: Booleans whose shape is a prefix of the data's.
+        mask: Booleans whose shape is a prefix of the data's. With data that are Masked already,
+            both must hold.
 
     Functions of jnp and numpy refuse it (they would lose the mask); `ops.*`, operators and layers
     know what to do. `np.asarray(m)`, `m.data` and `unmask(m)` are the ways out.
@@ -96,8 +97,12 @@ class Masked:
     __hash__ = object.__hash__
 
     def __init__(self, data: Any, mask: Any):
+        given = mask_of(data)
         data, mask = jnp.asarray(unmask(data)), jnp.asarray(unmask(mask))
         check_mask("Masked", data.shape, mask)
+        if given is not None:
+            rank = max(given.ndim, mask.ndim)
+            mask = expand_to(given, rank) & expand_to(mask, rank)
         self.data = fill_masked(data, mask)
         self.mask = mask
 

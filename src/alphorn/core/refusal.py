@@ -16,6 +16,9 @@ _PREFIXES = (
     ("jax._src.nn", "jax.nn"),
     ("jax._src.lax", "jax.lax"),
     ("jax._src.scipy.special", "jax.scipy.special"),
+    ("jax._src.random", "jax.random"),
+    ("jax._src.image", "jax.image"),
+    ("jax._src.ops", "jax.ops"),
     ("jax", "jax"),
     ("numpy.linalg", "np.linalg"),
     ("numpy.fft", "np.fft"),
@@ -43,7 +46,6 @@ _SAME = {
     "lax.integer_pow": "power",
     "lax.logistic": "sigmoid",
     "lax.rev": "flip",
-    "fabs": "abs",
     "concat": "concatenate",
     "permute_dims": "transpose",
 }
