@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import copy
 import functools
 import inspect
 import threading
@@ -375,7 +376,7 @@ class Door(Tracked):
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         """Returns Symbols like the output, without writing a node."""
-        layer = self if self.built else type(self).from_config(self.get_config())
+        layer = self if self.built else copy.deepcopy(self)
         layer._ensure_built(layer._bind(args, kwargs))
         return symbols.infer(layer._enter, args, kwargs)
 

@@ -66,10 +66,13 @@ def library_call() -> str:
         if name in _AROUND:
             target = frame.f_locals.get("fun", frame.f_locals.get("self"))
             module = getattr(target, "__module__", None) or ""
+            if name == "cache_miss" and module.split(".")[0] not in ("jax", "numpy"):
+                return "jax.jit"  # of a function of the user's
             name = getattr(target, "__name__", name)
-        if name not in _AROUND and module.split(".")[0] in ("jax", "numpy"):
+        public = name not in _AROUND and not name.startswith("_")
+        if public and module.split(".")[0] in ("jax", "numpy"):
             return as_written(module, name)
-    return "jax.jit" if frames else ""
+    return ""
 
 
 def as_written(module: str, name: str) -> str:

@@ -19,15 +19,19 @@ from alphorn.core.refusal import (
 )
 from alphorn.core.scope import shapes_of
 from alphorn.core.variable import canonicalize_value_handlers
-from alphorn.errors import AlphornError, MaskError, ShapeError
+from alphorn.errors import MaskError, ShapeError
 from alphorn.naming import auto_name
 
 Shape = tuple[int | None, ...]
 
-# Unknown sizes are tried as these: (batch, other). Large and highly composite, so that strides,
-# slices and reshapes act as on any size; smaller ones follow where a Python loop runs over them.
-_STAND_INS = ((24, 5040), (60, 7560))
-_SMALL_STAND_INS = ((24, 240), (60, 360))
+# Unknown sizes are tried as pairs of these: (batch, other). Large and highly composite, so that
+# strides, slices and reshapes act as on any size; others follow for a layer that makes an axis of
+# just that size, and small ones where memory does not hold the large.
+_STAND_INS = (
+    ((24, 5040), (60, 7560)),
+    ((36, 9240), (48, 13860)),
+    ((24, 240), (60, 360)),
+)
 _standing_in: contextvars.ContextVar[tuple[int, int] | None] = contextvars.ContextVar(
     "standing_in", default=None
 )
@@ -172,13 +176,14 @@ def topological_order(outputs: Iterable[Symbol], stop: Iterable[Symbol] = ()) ->
 
 
 def unknown_sizes(shape: Iterable[int | None]) -> Shape:
-    """Returns `shape` with None where a stand-in for an unknown size stands."""
+    """Returns `shape` with None where a stand-in for an unknown size stands, or a multiple of it."""
     sizes = _standing_in.get()
     if sizes is None:
         return tuple(shape)
     batch, other = sizes
     return tuple(
-        None if s == other or (axis == 0 and s == batch) else s for axis, s in enumerate(shape)
+        None if (s and s % other == 0) or (axis == 0 and s == batch) else s
+        for axis, s in enumerate(shape)
     )
 
 
@@ -212,18 +217,18 @@ def infer(fn: Callable, args: tuple, kwargs: dict) -> Any:
     Sizes that change with the stand-ins for unknown ones are unknown in the result.
     """
     leaves, treedef = jax.tree.flatten((args, kwargs), is_leaf=lambda x: x is None or is_masked(x))
+    known = {n for x in leaves if isinstance(x, Symbol) for n in x.shape}
+    free = [pair for pair in _STAND_INS if not known & {n for sizes in pair for n in sizes}]
     failure: Exception | None = None
-    for sizes in (_STAND_INS, _SMALL_STAND_INS):
+    for pair in free or _STAND_INS:
         try:
-            small, large = (_shapes_at(fn, leaves, treedef, size) for size in sizes)
+            small, large = (_shapes_at(fn, leaves, treedef, sizes) for sizes in pair)
             return jax.tree.map(_merged, small, large, is_leaf=is_masked)
         except Exception as error:
             if failure is None:
                 failure = error
-                batch, other = sizes[0]
+                batch, other = pair[0]
                 error.add_note(f"(an unknown batch size stood as {batch}, other sizes as {other})")
-            if isinstance(error, AlphornError):
-                break
     assert failure is not None
     raise failure
 

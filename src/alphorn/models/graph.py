@@ -18,6 +18,7 @@ from alphorn.core.symbol import (
     unknown_sizes,
 )
 from alphorn.core.tracking import Tracked
+from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError, DataError, ShapeError
 
 
@@ -40,6 +41,9 @@ class Graph:
         self._check_connected()
         self.input_nodes = [s.node for s in self.input_symbols if s.node is not None]
         self.layers = self._layers_by_depth()
+        arguments = [(node.args, node.kwargs) for node in self.nodes]
+        leaves = jax.tree.leaves(arguments, is_leaf=lambda x: isinstance(x, Variable))
+        self.variables = [x for x in leaves if isinstance(x, Variable)]
 
     def _check_connected(self) -> None:
         known = {id(s) for s in self.input_symbols}

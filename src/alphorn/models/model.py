@@ -10,6 +10,7 @@ from alphorn.core.door import symbols_of
 from alphorn.core.layer import Layer
 from alphorn.core.rules import nest
 from alphorn.core.symbol import Symbol, infer, is_symbol
+from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError, StateError
 from alphorn.models.config import graph_config, graph_from_config
 from alphorn.models.graph import Graph
@@ -90,6 +91,14 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
             return own
         known = {id(layer) for layer in self.graph.layers}
         return [*self.graph.layers, *(layer for layer in own if id(layer) not in known)]
+
+    def _own_variables(self) -> list[Variable]:
+        """Also those that stand in the graph (`x * scale`) and belong to no layer of it."""
+        own = super()._own_variables()
+        if self.graph is None or not self.graph.variables:
+            return own
+        held = {id(v) for layer in self.graph.layers for v in layer.variables}
+        return own + [v for v in self.graph.variables if id(v) not in held]
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """Returns a layer by its name or its place."""
