@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from alphorn.core.masked import Masked, is_masked, unmask
+from alphorn.core.masked import Masked, extent, is_masked, unmask
 from alphorn.errors import ArgumentError, DataError
 from alphorn.losses import Loss, as_loss
 from alphorn.metrics import Mean, Metric, as_metric
@@ -261,3 +261,12 @@ def fill_outputs(outputs: Any, repeat: bool) -> Any:
         return x.data if repeat else x.fill(0)
 
     return jax.tree.map(plain, outputs, is_leaf=is_masked)
+
+
+def used_steps(output: Any) -> Array:
+    """Returns how many steps the longest row of an output has, a number for each axis of time."""
+    if not isinstance(output, Masked):
+        return jnp.zeros(0, jnp.int32)
+    axes = range(1, output.mask.ndim)
+    others = [tuple(a for a in range(output.mask.ndim) if a != axis) for axis in axes]
+    return jnp.array([extent(jnp.any(output.mask, o)[None])[1][0] for o in others], jnp.int32)

@@ -4,7 +4,7 @@ Lists of sequences of unequal lengths stay lists until a batch is cut; the batch
 the end to one of a few lengths and carries its mask.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,7 @@ import numpy as np
 
 from alphorn.core.masked import Masked, is_masked
 from alphorn.errors import DataError
-
-# Each length means one compilation, each too long one padded steps: lengths are this far apart.
-_LENGTH_RATIO = 1.5
-_MOST_LENGTHS = 4
+from alphorn.training.ragged import Ragged, Shapes, equal_lengths
 
 
 @dataclass(frozen=True)
@@ -31,105 +28,6 @@ class Batch:
     def rows(self) -> int:
         """The number of rows."""
         return jax.tree.leaves(self.x)[0].shape[0]
-
-
-class Ragged:
-    """Rows of unequal lengths: nested lists of numbers, or arrays that differ in their first axis.
-
-    Args:
-        rows: One sequence a row, nested as deep as documents of sentences of words.
-        name: For errors.
-    """
-
-    def __init__(self, rows: list[Any], name: str = "x"):
-        self.rows = rows
-        self.depth = _depth(rows)
-        self.lengths = [_lengths_at(rows, level) for level in range(1, self.depth)]
-        self.ladders = [_ladder(level) for level in self.lengths]
-        first = _first_leaf(rows)
-        inner = np.asarray(first)
-        self.inner_shape = inner.shape[1:] if inner.ndim > 1 else ()
-        self.dtype = _number_type(rows, name)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, index: Any) -> Masked:
-        """Returns the rows at `index`, padded to the next of a few lengths, with their mask."""
-        rows = [self.rows[i] for i in index]
-        sizes = [
-            next(size for size in ladder if size >= longest)
-            for ladder, longest in zip(self.ladders, _longest(rows, self.depth), strict=True)
-        ]
-        data = np.zeros((len(rows), *sizes, *self.inner_shape), self.dtype)
-        mask = np.zeros((len(rows), *sizes), bool)
-        _fill(data, mask, rows, len(sizes))
-        return Masked.trusted(data, mask)
-
-
-def _depth(rows: Any) -> int:
-    """Levels of nesting down to the steps: 2 for rows of steps, 3 for documents of sentences."""
-    depth, level = 1, rows
-    while True:
-        inner = next((r for r in level if not isinstance(r, list | tuple) or len(r)), None)
-        if isinstance(inner, np.ndarray) or hasattr(inner, "__array__"):
-            return depth + 1 if np.ndim(inner) else depth  # pyright: ignore[reportArgumentType]
-        if not isinstance(inner, list | tuple):
-            return depth
-        depth, level = depth + 1, [v for r in level for v in r]
-
-
-def _lengths_at(rows: Any, level: int) -> list[int]:
-    for _ in range(level - 1):
-        rows = [v for r in rows for v in r]
-    return [len(r) for r in rows]
-
-
-def _longest(rows: Any, depth: int) -> list[int]:
-    return [max(_lengths_at(rows, level), default=0) for level in range(1, depth)]
-
-
-def _ladder(lengths: list[int]) -> list[int]:
-    longest = max(max(lengths, default=1), 1)
-    ladder = [longest]
-    while len(ladder) < _MOST_LENGTHS and ladder[0] > max(min(lengths, default=1), 4):
-        ladder.insert(0, max(int(ladder[0] / _LENGTH_RATIO), 1))
-    return ladder
-
-
-def _first_leaf(rows: Any) -> Any:
-    while isinstance(rows, list | tuple) and len(rows):
-        rows = next((r for r in rows if not isinstance(r, list | tuple) or len(r)), 0)
-    return rows
-
-
-def _number_type(rows: Any, name: str) -> Any:
-    level = rows
-    while level and isinstance(level[0], list | tuple):
-        level = [v for r in level for v in r]
-    sample = np.asarray(level[0]) if level else np.zeros(())
-    kinds = {type(v) for v in level} if sample.ndim == 0 else set()
-    if sample.dtype.kind in "OUS":
-        raise DataError(
-            f"{name}: rows of unequal lengths",
-            received=f"{sample.reshape(-1)[0]!r} among the steps",
-            expected="numbers",
-            fix="turn words into ids by preprocessing.text.Tokenizer().texts_to_sequences",
-        )
-    if sample.dtype.kind == "f" or float in kinds:
-        return np.float32
-    return np.int32 if sample.dtype.kind in "iu" else sample.dtype
-
-
-def _fill(data: np.ndarray, mask: np.ndarray, rows: Any, axes: int) -> None:
-    for i, row in enumerate(rows):
-        if not len(row):
-            continue
-        if axes == 1:
-            data[i, : len(row)] = row
-            mask[i, : len(row)] = True
-        else:
-            _fill(data[i], mask[i], row, axes - 1)
 
 
 def as_table(value: Any, name: str, inputs: int = 1) -> Any:
@@ -169,16 +67,9 @@ def _is_table(value: Any) -> bool:
 def _rows_of_list(rows: list[Any], name: str) -> Any:
     if rows and not isinstance(rows[0], list | tuple) and np.ndim(rows[0]) == 0:
         return _plain_numbers(np.asarray(rows), name)
-    if rows and _equal_lengths(rows):
+    if rows and equal_lengths(rows):
         return _plain_numbers(np.asarray(rows), name)
     return Ragged(rows, name)
-
-
-def _equal_lengths(rows: list[Any]) -> bool:
-    depth = _depth(rows)
-    if isinstance(_first_leaf(rows), np.ndarray):
-        return all(np.shape(r) == np.shape(rows[0]) for r in rows)
-    return all(len(set(_lengths_at(rows, level))) == 1 for level in range(1, depth))
 
 
 def _plain_numbers(value: Any, name: str) -> Any:
@@ -220,14 +111,19 @@ def rows_in(table: Any) -> int | None:
     return len(leaves[0]) if leaves else None
 
 
-def take_rows(table: Any, index: Any) -> Any:
-    """Returns some rows of a table: `index` is a slice or integers."""
+def take_rows(table: Any, index: Any, sizes: Iterator[Any] | None = None) -> Any:
+    """Returns some rows of a table.
+
+    Args:
+        table: Arrays, Ragged, or a structure of them.
+        index: A slice or integers.
+        sizes: What each Ragged is padded to, in their order.
+    """
 
     def take(leaf: Any) -> Any:
         if isinstance(leaf, Ragged):
-            return leaf.take(
-                range(*index.indices(len(leaf))) if isinstance(index, slice) else index
-            )
+            chosen = np.arange(len(leaf))[index] if isinstance(index, slice) else index
+            return leaf.take(chosen, None if sizes is None else next(sizes))
         if isinstance(leaf, Masked):
             return Masked.trusted(leaf.data[index], leaf.mask[index])
         return leaf[index]
@@ -281,6 +177,9 @@ class Table:
         self.rows = next(iter(counts.values()), 0)
         if not self.rows:
             raise DataError("the data are empty", received="0 rows", expected="at least 1")
+        leaves = jax.tree.leaves(self.tables, is_leaf=is_table_leaf)
+        self._ragged = [leaf for leaf in leaves if isinstance(leaf, Ragged)]
+        self._shapes: dict[bool, Shapes] = {}
 
     @property
     def steps(self) -> int:
@@ -290,12 +189,24 @@ class Table:
     @property
     def ragged(self) -> bool:
         """Whether batches differ in their lengths."""
-        leaves = jax.tree.leaves(self.tables, is_leaf=is_table_leaf)
-        return any(isinstance(leaf, Ragged) for leaf in leaves)
+        return bool(self._ragged)
 
-    def batch(self, index: Any) -> Batch:
-        """Returns the rows at `index`."""
-        return Batch(*(take_rows(t, index) for t in self.tables))
+    def batch(self, index: Any, shuffled: bool = False) -> Batch:
+        """Returns the rows at `index`, ragged ones padded to one of a few shapes.
+
+        Args:
+            index: A slice or integers.
+            shuffled: Whether batches are drawn anew each epoch.
+        """
+        if not self._ragged:
+            return Batch(*(take_rows(t, index) for t in self.tables))
+        if shuffled not in self._shapes:
+            sizes = np.concatenate([leaf.sizes for leaf in self._ragged], axis=1)
+            self._shapes[shuffled] = Shapes(sizes, self.batch_size, shuffled)
+        rows = np.arange(self.rows)[index] if isinstance(index, slice) else index
+        ends = np.cumsum([leaf.levels for leaf in self._ragged])[:-1]
+        sizes = iter(np.split(self._shapes[shuffled].covering(rows), ends))
+        return Batch(*(take_rows(t, rows, sizes) for t in self.tables))
 
     def split(self, fraction: float) -> tuple["Table", "Table"]:
         """Returns the first rows, and the last `fraction` of them."""
@@ -312,7 +223,7 @@ class Table:
         """Returns some of the rows, as a view."""
 
         def cut(leaf: Any) -> Any:
-            return Ragged(leaf.rows[rows]) if isinstance(leaf, Ragged) else take_rows(leaf, rows)
+            return leaf.part(rows) if isinstance(leaf, Ragged) else take_rows(leaf, rows)
 
         x, y, weight = (jax.tree.map(cut, t, is_leaf=is_table_leaf) for t in self.tables)
         return Table(x, y, weight, self.batch_size)
@@ -331,7 +242,7 @@ class Table:
             count = min(size, left) if left > 0 else 1
             stop = min(start + count * self.batch_size, self.rows)
             index = slice(start, stop) if order is None else order[start:stop]
-            yield self.batch(index), count
+            yield self.batch(index, shuffled=order is not None), count
             start = stop
 
 
@@ -428,8 +339,3 @@ def class_weights(y: Any, weight: Any, table: dict[int, float]) -> Any:
             np.shape(weight) + (1,) * (found.ndim - np.ndim(weight))
         )
     )
-
-
-def map_batch(batch: Batch, f: Callable[[Any], Any]) -> Batch:
-    """Applies `f` to every array of a batch."""
-    return Batch(*(jax.tree.map(f, part) for part in (batch.x, batch.y, batch.weight)))

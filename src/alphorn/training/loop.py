@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from alphorn.core.masked import is_masked
 from alphorn.core.rules import choose
 from alphorn.errors import DataError, UnexpectedArgumentError
-from alphorn.training.compiled import fill_outputs
+from alphorn.training.compiled import fill_outputs, used_steps
 from alphorn.training.data import Batch, Stream, Table, class_weights, is_stream
 from alphorn.training.events import CallbackList, History
 from alphorn.training.progress import ProgressBar
@@ -133,7 +134,7 @@ class Trainer(Steps):
             order.permutation(data.rows) if order is not None and isinstance(data, Table) else None
         )
         if isinstance(data, Table):
-            first = data.batch(slice(0, min(data.batch_size, data.rows)))
+            first = data.batch(slice(0, data.batch_size), shuffled=rows is not None)
             self._prepare(first, True)
             program = self._program("train_step")
             alone = data.ragged or events.wants_batches or self.run_eagerly
@@ -249,6 +250,7 @@ class Trainer(Steps):
         events = CallbackList([*given, *bar], self, {"steps": steps or data.steps})
         events("predict_begin")
         results: list[Any] = []
+        used: list[Any] = []
         program = None
         for step, (batch, _) in enumerate(self._blocks(data, None, 1, steps)):
             batch = Batch(batch.x)
@@ -256,14 +258,18 @@ class Trainer(Steps):
                 self._prepare(batch, False)
                 program = self._program("predict_step")
             events("predict_batch_begin", step)
-            results.append(fill_outputs(program(batch), self._repeats()))
+            outputs = program(batch)
+            results.append(fill_outputs(outputs, self._repeats()))
+            if data.ragged:
+                used.append(jax.tree.map(used_steps, outputs, is_leaf=is_masked))
             if len(results) > _IN_FLIGHT:
                 results[-_IN_FLIGHT] = jax.device_get(results[-_IN_FLIGHT])
             events("predict_batch_end", step)
         events("predict_end")
         if not results:
             raise DataError("predict", received="no batches", expected="at least one")
-        return jax.tree.map(_joined, *results)
+        joined = jax.tree.map(_joined, *results)
+        return jax.tree.map(_cut, joined, *used) if used else joined
 
     def _repeats(self) -> bool:
         graph = getattr(self, "graph", None)
@@ -315,6 +321,12 @@ def _due(frequency: Any, epoch: int) -> bool:
     if isinstance(frequency, int):
         return (epoch + 1) % frequency == 0
     return epoch + 1 in frequency
+
+
+def _cut(output: np.ndarray, *used: Any) -> np.ndarray:
+    """Returns the output without the steps that no row of any batch has."""
+    sizes = np.max([np.asarray(u) for u in used], 0)
+    return output[(slice(None), *map(slice, sizes))]
 
 
 def _joined(*parts: Any) -> np.ndarray:
