@@ -65,6 +65,8 @@ def build_model(vocabulary: int, classes: int, embedding: int = 96, units: int =
 
 def read_table(path: Path, text: str, label: str) -> tuple[list[str], list[str]]:
     """Returns texts and labels of a CSV or JSONL file."""
+    if not path.is_file():
+        sys.exit(f"there is no file {path}")
     with path.open(encoding="utf-8", newline="") as file:
         if path.suffix == ".jsonl":
             rows = [json.loads(line) for line in file if line.strip()]

@@ -3,6 +3,11 @@
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
+# Most programs run once here: to make them fast takes three times as long as the tests themselves.
+# XLA_FLAGS="" tests what users run.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 
 from collections.abc import Iterator
 

@@ -29,6 +29,16 @@ Activation = Callable[[Array], Array]
 States = tuple[Array, ...]
 
 
+# Compiled by themselves: an eager call would else compile its loop anew each time.
+_compiled_once = functools.partial(
+    jax.jit,
+    static_argnames=(
+        *("activation", "recurrent_activation", "reset_after"),
+        *("go_backwards", "zero_output_for_mask", "sequences"),
+    ),
+)
+
+
 def _linear(x: Array) -> Array:
     return x
 
@@ -172,6 +182,7 @@ def _nothing(state: Array, sequences: bool) -> Array:
     return jnp.zeros((batch, 0, units) if sequences else (batch, units), state.dtype)
 
 
+@_compiled_once
 def simple_rnn(
     x: Array,
     mask: Array | None,
@@ -199,6 +210,7 @@ def simple_rnn(
     return _run(simple_pointwise(activation), x, mask, (state,), *weights, **options)  # pyright: ignore[reportArgumentType]
 
 
+@_compiled_once
 def lstm(
     x: Array,
     mask: Array | None,
@@ -231,6 +243,7 @@ def lstm(
     return _run(pointwise, x, mask, (hidden, carry), *weights, **options)  # pyright: ignore[reportArgumentType]
 
 
+@_compiled_once
 def gru(
     x: Array,
     mask: Array | None,

@@ -242,11 +242,12 @@ def _backward(
     xs = (projected, steps, gates, kept, before, series, dseries, dkept)
     dstates, (drecurrent, dprojected) = bounded_scan(step, carry, xs, bound, reverse=True)
     rows = (a.reshape(-1, a.shape[-1]) for a in (before[0], drecurrent))
-    dkernel = jnp.einsum("nu,ng->ug", *rows, preferred_element_type=jnp.float32)
+    wide = jnp.promote_types(kernel.dtype, jnp.float32)
+    dkernel = jnp.einsum("nu,ng->ug", *rows, preferred_element_type=wide)
     dkernel = dkernel.astype(kernel.dtype)
     dbias = None
     if bias is not None:
-        dbias = jnp.sum(drecurrent, (0, 1), dtype=jnp.float32).astype(bias.dtype)
+        dbias = jnp.sum(drecurrent, (0, 1), dtype=wide).astype(bias.dtype)
     return drecurrent if pointwise.additive else dprojected, None, dstates, dkernel, dbias
 
 
