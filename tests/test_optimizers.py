@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import alphorn
+from alphorn.constraints import NonNeg
 from rows_training import COMMON, OPTIMIZERS, SCHEDULES, Row
 
 SHAPES = {"kernel": (2, 3), "bias": (3,)}
@@ -88,6 +89,74 @@ def test_state_has_keras_s_order_and_names(row: Row) -> None:
     assert described[0] == described[1]
 
 
+def test_apply_in_every_way() -> None:
+    grads = [g[0] for g in gradients()]
+    found = []
+    for way in ("apply", "pairs", "built", "partly"):
+        optimizer, weights = alphorn.optimizers.Adam(0.1), variables()
+        if way == "apply":
+            optimizer.apply(grads, weights)
+        elif way == "pairs":
+            assert int(optimizer.apply_gradients(zip(grads, weights, strict=True))) == 1
+        elif way == "built":
+            optimizer.build(weights)
+            optimizer.apply(grads)
+        else:
+            optimizer.build(weights)
+            optimizer.apply([grads[0], None], weights)
+            optimizer.apply_gradients([(None, weights[0]), (grads[1], weights[1])])
+            assert int(optimizer.iterations) == 2
+            close(weights[0], found[0][0])
+            continue
+        found.append([np.asarray(w) for w in weights])
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            close(a, b)
+    empty = alphorn.optimizers.SGD()
+    empty.apply([], [])
+    assert int(empty.iterations) == 0
+
+
+def test_constraints_hold_after_an_update() -> None:
+    results = []
+    for namespace, constraint in ((alphorn, NonNeg()), (keras, keras.constraints.NonNeg())):
+        weights = variables(namespace)
+        weights[0].constraint = constraint
+        optimizer = namespace.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.6)
+        for i in range(2):
+            optimizer.apply([jnp.asarray(g[i]) for g in gradients()], weights)
+        results.append([*map(np.asarray, weights), *map(np.asarray, optimizer.variables)])
+    assert results[0][0].min() == 0.0
+    for a, b in zip(*results, strict=True):
+        close(a, b)
+
+
+def test_weights_without_decay() -> None:
+    zeros = [np.zeros(s, "float32") for s in SHAPES.values()]
+    for how in ("names", "variables"):
+        weights = variables()
+        optimizer = alphorn.optimizers.SGD(0.5, weight_decay=0.1)
+        options = {"var_names": ["bia"]} if how == "names" else {"var_list": [weights[1]]}
+        optimizer.exclude_from_weight_decay(**options)
+        optimizer.apply(zeros, weights)
+        close(weights[0], start()[0] * 0.95)
+        close(weights[1], start()[1])
+        with pytest.raises(alphorn.StateError, match="exclude_from_weight_decay"):
+            optimizer.exclude_from_weight_decay(var_names=["kernel"])
+
+
+def test_averages_are_put_in_at_the_end_of_fit() -> None:
+    x = np.ones((4, 2), "float32")
+    model = alphorn.Sequential([alphorn.Input((2,)), alphorn.layers.Dense(1)])
+    inner = alphorn.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)
+    for optimizer in (inner, alphorn.optimizers.LossScaleOptimizer(inner, 8.0)):
+        model.compile(optimizer, "mse")
+        model.fit(x, x[:, :1], epochs=2, batch_size=2, verbose=0)
+        averages = [v for v in inner.variables if v.name.endswith("average")]
+        for weight, average in zip(model.trainable_variables, averages, strict=True):
+            close(weight, average)
+
+
 # --- learning rates
 
 
@@ -145,6 +214,23 @@ def straight(optimizer: Any) -> Any:
     return model
 
 
+def test_a_learning_rate_that_is_set_holds_from_the_next_step() -> None:
+    model = straight(alphorn.optimizers.SGD(0.5))
+    close(steps_taken(model, 1), [0.5])
+    model.optimizer.learning_rate = 0.25
+    close(steps_taken(model, 1), [0.25])
+    model.optimizer.learning_rate.assign(0.125)
+    close(steps_taken(model, 1), [0.125])
+    model.optimizer.lr = jnp.float32(1.0)
+    close(steps_taken(model, 1), [1.0])
+    assert len(model.programs) == 1
+    model.optimizer.learning_rate = Halving(2.0)  # steps 4 and 5
+    close(steps_taken(model, 2), [2.0 / 16, 2.0 / 32])
+    model.optimizer.learning_rate = Halving(4.0)
+    close(steps_taken(model, 1), [4.0 / 64])
+    close(model.optimizer.learning_rate, 4.0 / 128)
+
+
 def test_a_schedule_in_fit_and_under_a_dynamic_scale() -> None:
     close(steps_taken(straight(alphorn.optimizers.SGD(Halving())), 3), [1.0, 0.5, 0.25])
     dynamic = alphorn.optimizers.LossScaleOptimizer(alphorn.optimizers.SGD(0.5))
@@ -165,6 +251,28 @@ def test_a_learning_rate_of_a_schedule_cannot_be_set() -> None:
 # --- a loss scale that moves
 
 
+def test_gradients_that_are_not_finite_skip_a_step() -> None:
+    optimizer = alphorn.optimizers.LossScaleOptimizer(
+        alphorn.optimizers.SGD(0.5, momentum=0.9), initial_scale=8.0, dynamic_growth_steps=2
+    )
+    weights = variables()
+    close(optimizer.scale_loss(2.0), 16.0)
+    bad = [
+        g[0] * np.where(np.arange(3) == 1, bad, 1)
+        for g, bad in zip(gradients(), (np.inf, np.nan), strict=True)
+    ]
+    optimizer.apply(bad, weights)
+    for weight, first in zip(weights, start(), strict=True):
+        close(weight, first)
+    assert (float(optimizer.dynamic_scale), int(optimizer.iterations)) == (4.0, 0)
+    good = [4.0 * g[0] for g in gradients()]
+    optimizer.apply(good, weights)
+    for weight, first, g in zip(weights, start(), gradients(), strict=True):
+        close(weight, first - 0.5 * g[0])
+    optimizer.apply(good, weights)
+    assert (float(optimizer.dynamic_scale), int(optimizer.iterations)) == (8.0, 2)
+
+
 def test_a_fixed_loss_scale_changes_no_step() -> None:
     plain, scaled = alphorn.optimizers.SGD(0.5), alphorn.optimizers.SGD(0.5, loss_scale_factor=4.0)
     close(plain.scale_loss(3.0), 3.0)
@@ -173,6 +281,21 @@ def test_a_fixed_loss_scale_changes_no_step() -> None:
 
 
 # --- names and files
+
+
+@pytest.mark.parametrize(
+    "row", [r for r in [*OPTIMIZERS, *COMMON] if r.label != "callable"], ids=str
+)
+def test_configs_travel_both_ways(row: Row) -> None:
+    keras.utils.clear_session()
+    ours, theirs = row.make(alphorn.optimizers), row.make(keras.optimizers)
+    config = alphorn.optimizers.serialize(ours)
+    assert config == keras.optimizers.serialize(theirs)
+    again = alphorn.optimizers.deserialize(config)
+    assert type(again) is type(ours)
+    assert again.get_config() == ours.get_config()
+    assert alphorn.optimizers.get(keras.optimizers.serialize(theirs)).name == ours.name
+    assert keras.optimizers.deserialize(config).name == ours.name
 
 
 def test_a_restored_config_has_the_learning_rate_of_now() -> None:
@@ -229,4 +352,82 @@ class Signs(alphorn.Optimizer):
         return super().get_config() | {"beta": self.beta}
 
 
+def test_an_optimizer_of_ones_own() -> None:
+    optimizer, weights = Signs(0.1, clipvalue=0.5), variables()
+    optimizer.build(weights)
+    names = [v.path for v in optimizer.variables]
+    assert names == [
+        f"signs/{n}" for n in ("iteration", "learning_rate", "kernel_mean", "bias_mean", "total")
+    ]
+    grads = gradients()
+    weights, state = walk(optimizer, grads)
+    mean, clipped = np.zeros(SHAPES["kernel"]), np.clip(grads[0], -0.5, 0.5)
+    kernel = start()[0]
+    for i in range(5):
+        mean = 0.5 * mean + 0.5 * clipped[i]
+        kernel = kernel - 0.1 * np.sign(mean)
+        close(weights[0][i], kernel)
+    close(state[4][-1], sum(np.abs(np.clip(g, -0.5, 0.5)).sum() for g in grads), 1e-5)
+    config = alphorn.optimizers.serialize(optimizer)
+    again = alphorn.optimizers.deserialize(config, {"Signs": Signs})
+    assert (again.beta, again.clipvalue) == (0.5, 0.5)
+    model = straight(Signs(0.25))
+    close(steps_taken(model, 2), [0.25, 0.25])
+
+
 # --- bad input
+
+
+def test_bad_arguments_are_named() -> None:
+    M = alphorn.optimizers
+    with pytest.raises(alphorn.ArgumentError, match=r"Adam[\s\S]*clipnorm, clipvalue"):
+        M.Adam(clipnorm=1.0, clipvalue=0.5)
+    with pytest.raises(alphorn.UnexpectedArgumentError, match=r"Adam[\s\S]*momentun"):
+        M.Adam(momentun=0.9)
+    with pytest.raises(alphorn.ArgumentError, match="gradient_accumulation_steps"):
+        M.SGD(gradient_accumulation_steps=1)
+    with pytest.raises(alphorn.ArgumentError, match="ema_momentum"):
+        M.SGD(use_ema=True, ema_momentum=1.5)
+    with pytest.raises(alphorn.ArgumentError, match="ema_overwrite_frequency"):
+        M.SGD(use_ema=True, ema_overwrite_frequency=0)
+    with pytest.raises(alphorn.ArgumentError, match="learning_rate"):
+        M.SGD("fast")
+    with pytest.raises(alphorn.ArgumentError, match=r"clipnorm[\s\S]*inner_optimizer"):
+        M.LossScaleOptimizer(M.SGD(), clipnorm=1.0)
+    with pytest.raises(TypeError, match="inner_optimizer"):
+        M.LossScaleOptimizer()
+    with pytest.raises(alphorn.ArgumentError, match="inner_optimizer"):
+        M.LossScaleOptimizer("adam")
+    with pytest.raises(alphorn.ArgumentError, match="momentum"):
+        M.SGD(momentum=-0.5)
+    for make in (
+        lambda S: S.ExponentialDecay(0.1, 0, 0.5),
+        lambda S: S.InverseTimeDecay(0.1, 0, 0.5),
+        lambda S: S.PolynomialDecay(0.1, 0),
+        lambda S: S.CosineDecay(0.1, 0),
+        lambda S: S.CosineDecayRestarts(0.1, 0),
+    ):
+        with pytest.raises(alphorn.ArgumentError, match="decay_steps"):
+            make(M.schedules)
+    with pytest.raises(alphorn.ArgumentError, match="PiecewiseConstantDecay"):
+        M.schedules.PiecewiseConstantDecay([1], [0.1])
+
+
+def test_gradients_that_do_not_fit_are_named() -> None:
+    weights, grads = variables(), [g[0] for g in gradients()]
+    optimizer = alphorn.optimizers.SGD(name="mine")
+    with pytest.raises(alphorn.ArgumentError, match=r"mine.apply before build"):
+        optimizer.apply(grads)
+    with pytest.raises(alphorn.StateError, match=r"mine.stateless_apply before build"):
+        optimizer.stateless_apply([], grads, start())
+    optimizer.build(weights)
+    with pytest.raises(alphorn.DataError, match=r"mine.apply[\s\S]*1 gradients[\s\S]*2"):
+        optimizer.apply(grads[:1])
+    with pytest.raises(alphorn.DataError, match="no gradients"):
+        optimizer.apply([None, None])
+    with pytest.raises(alphorn.ArgumentError, match="built for other variables"):
+        optimizer.apply(grads, variables())
+    with pytest.raises(alphorn.ShapeError, match=r"mine.apply[\s\S]*kernel[\s\S]*\(3,\)"):
+        optimizer.apply([grads[1], grads[0]])
+    with pytest.raises(alphorn.StateError, match="stateless_apply"):
+        optimizer.stateless_apply([0], grads, start())
