@@ -1,5 +1,7 @@
 """Optimizers and schedules: Keras's numbers, step by step, and the state that files hold."""
 
+import inspect
+import operator
 from typing import Any
 
 import jax
@@ -10,7 +12,8 @@ import pytest
 
 import alphorn
 from alphorn.constraints import NonNeg
-from rows_training import COMMON, OPTIMIZERS, SCHEDULES, Row
+from nets import steps_taken, straight
+from rows_training import COMMON, OPTIMIZERS, Row
 
 SHAPES = {"kernel": (2, 3), "bias": (3,)}
 TOLERANCE = 1e-6
@@ -58,11 +61,9 @@ def walk(optimizer: Any, grads: list) -> Any:
     return jax.device_get(run(start(), state))
 
 
-def test_every_optimizer_and_schedule_has_a_row() -> None:
+def test_every_optimizer_has_a_row() -> None:
     public = {n for n in alphorn.optimizers.__all__ if n[0].isupper()}
     assert public - {"Optimizer", "LossScaleOptimizer"} == {r.name for r in OPTIMIZERS}
-    schedules = {n for n in alphorn.optimizers.schedules.__all__ if n[0].isupper()}
-    assert schedules - {"LearningRateSchedule"} == {r.name for r in SCHEDULES}
 
 
 @pytest.mark.parametrize("row", [*OPTIMIZERS, *COMMON], ids=str)
@@ -155,97 +156,6 @@ def test_averages_are_put_in_at_the_end_of_fit() -> None:
         averages = [v for v in inner.variables if v.name.endswith("average")]
         for weight, average in zip(model.trainable_variables, averages, strict=True):
             close(weight, average)
-
-
-# --- learning rates
-
-
-@pytest.mark.parametrize("row", SCHEDULES, ids=str)
-def test_schedules_are_keras_s(row: Row) -> None:
-    ours, theirs = row.make(alphorn.optimizers.schedules), row.make(keras.optimizers.schedules)
-    steps = np.arange(20)
-
-    @jax.jit
-    def run(steps: Any) -> Any:
-        return jax.lax.map(lambda s: (ours(s), theirs(s)), steps)
-
-    for kind in ("int32", "float32"):
-        a, b = run(steps.astype(kind))
-        assert a.dtype == jnp.float32
-        close(a, b)
-    assert float(ours(3)) == pytest.approx(float(a[3]), rel=1e-6)
-
-
-@pytest.mark.parametrize("row", SCHEDULES, ids=str)
-def test_configs_of_schedules_travel_both_ways(row: Row) -> None:
-    ours, theirs = row.make(alphorn.optimizers.schedules), row.make(keras.optimizers.schedules)
-    config = alphorn.optimizers.schedules.serialize(ours)
-    assert config == keras.optimizers.schedules.serialize(theirs)
-    again = alphorn.optimizers.schedules.deserialize(config)
-    assert type(again) is type(ours)
-    assert again.get_config() == ours.get_config()
-
-
-class Halving(alphorn.optimizers.schedules.LearningRateSchedule):
-    def __init__(self, first: float = 1.0):
-        self.first = first
-
-    def __call__(self, step: Any) -> Any:
-        return self.first * jnp.power(0.5, jnp.asarray(step, jnp.float32))
-
-    def get_config(self) -> dict:
-        return {"first": self.first}
-
-
-def steps_taken(model: Any, count: int) -> list[float]:
-    """Returns how far each of `count` steps of a constant gradient of 1 went."""
-    x, kernel = np.ones((1, 1), "float32"), model.trainable_variables[0]
-    found = []
-    for _ in range(count):
-        before = float(kernel.value[0, 0])
-        model.fit(x, x, verbose=0)
-        found.append(before - float(kernel.value[0, 0]))
-    return found
-
-
-def straight(optimizer: Any) -> Any:
-    model = alphorn.Sequential([alphorn.Input((1,)), alphorn.layers.Dense(1, use_bias=False)])
-    model.compile(optimizer, lambda y_true, y_pred: y_pred)
-    return model
-
-
-def test_a_learning_rate_that_is_set_holds_from_the_next_step() -> None:
-    model = straight(alphorn.optimizers.SGD(0.5))
-    close(steps_taken(model, 1), [0.5])
-    model.optimizer.learning_rate = 0.25
-    close(steps_taken(model, 1), [0.25])
-    model.optimizer.learning_rate.assign(0.125)
-    close(steps_taken(model, 1), [0.125])
-    model.optimizer.lr = jnp.float32(1.0)
-    close(steps_taken(model, 1), [1.0])
-    assert len(model.programs) == 1
-    model.optimizer.learning_rate = Halving(2.0)  # steps 4 and 5
-    close(steps_taken(model, 2), [2.0 / 16, 2.0 / 32])
-    model.optimizer.learning_rate = Halving(4.0)
-    close(steps_taken(model, 1), [4.0 / 64])
-    close(model.optimizer.learning_rate, 4.0 / 128)
-
-
-def test_a_schedule_in_fit_and_under_a_dynamic_scale() -> None:
-    close(steps_taken(straight(alphorn.optimizers.SGD(Halving())), 3), [1.0, 0.5, 0.25])
-    dynamic = alphorn.optimizers.LossScaleOptimizer(alphorn.optimizers.SGD(0.5))
-    model = straight(dynamic)
-    close(steps_taken(model, 1), [0.5])
-    dynamic.learning_rate = 0.25
-    close(steps_taken(model, 1), [0.25])
-    close(dynamic.learning_rate, 0.25)
-
-
-def test_a_learning_rate_of_a_schedule_cannot_be_set() -> None:
-    for rate in (Halving(), lambda: 0.1):
-        optimizer = alphorn.optimizers.SGD(rate)
-        with pytest.raises(alphorn.ArgumentError, match="learning_rate"):
-            optimizer.learning_rate = 0.1
 
 
 # --- a loss scale that moves
@@ -375,6 +285,95 @@ def test_an_optimizer_of_ones_own() -> None:
     close(steps_taken(model, 2), [0.25, 0.25])
 
 
+class Centered(alphorn.optimizers.Adam):
+    """Changes the gradient, leaves the rest to Adam, and holds a Variable that nobody listed."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+
+    def build(self, variables: Any) -> None:
+        super().build(variables)
+        self.steps = alphorn.Variable(0, name="steps", trainable=False)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        self.steps.assign_add(1)
+        super().update_step(gradient - jnp.mean(gradient), variable, learning_rate)
+
+
+def test_a_built_in_optimizer_may_be_extended() -> None:
+    optimizer, plain = Centered(0.05), alphorn.optimizers.Adam(0.05)
+    assert optimizer.name == "centered"
+    for o in (optimizer, plain):
+        o.build(variables())
+    grads = gradients()
+    centered = [g - g.mean(tuple(range(1, g.ndim)), keepdims=True) for g in grads]
+    (ours, state), (wanted, _) = walk(optimizer, grads), walk(plain, centered)
+    for a, b in zip(ours, wanted, strict=True):
+        close(a, b)
+    close(state[-1], [2, 4, 6, 8, 10])
+    with alphorn.utils.custom_object_scope({"Centered": Centered}):
+        assert type(alphorn.optimizers.get("Centered")) is Centered
+        again = alphorn.optimizers.deserialize(alphorn.optimizers.serialize(optimizer))
+    assert again.get_config() == optimizer.get_config()
+    close(again.learning_rate, 0.05)
+
+
+def test_state_from_the_references() -> None:
+    optimizer, theirs = alphorn.optimizers.SGD(), keras.optimizers.SGD()
+    made = []
+    for o, namespace in ((optimizer, alphorn), (theirs, keras)):
+        weights = variables(namespace)
+        o.build(weights)
+        first, second = o.add_optimizer_variables(weights, ["a", "b"], ["ones", "zeros"])
+        o.add_variable_from_reference(weights[0], initializer="ones")
+        o.add_variable((2,), name="free")
+        assert [o._get_variable_index(w) for w in weights] == [0, 1]
+        assert [len(first), len(second)] == [2, 2]
+        made.append([(v.name, tuple(v.shape), np.asarray(v).tolist()) for v in o.variables])
+    assert made[0] == made[1]
+    with pytest.raises(alphorn.ArgumentError, match="2 initializers"):
+        optimizer.add_optimizer_variables(variables(), ["a"], ["ones", "zeros"])
+    optimizer.set_weights([np.full(v.shape, 2) for v in optimizer.variables])
+    assert all((np.asarray(v) == 2).all() for v in optimizer.variables)
+    with pytest.raises(alphorn.DataError, match=r"sgd\.set_weights"):
+        optimizer.set_weights([1])
+    with pytest.raises(alphorn.ArgumentError, match="update_step"):
+        alphorn.Optimizer(0.1).apply(start(), variables())
+
+
+def test_a_variable_may_ask_for_its_gradient_as_value() -> None:
+    found = []
+    for namespace in (alphorn, keras):
+        weights = variables(namespace)
+        weights[0].overwrite_with_gradient = True
+        optimizer = namespace.optimizers.Adam(0.1, loss_scale_factor=2.0, clipnorm=0.1)
+        optimizer.apply([jnp.asarray(g[0]) for g in gradients()], weights)
+        found.append([*map(np.asarray, weights), *map(np.asarray, optimizer.variables)])
+    close(found[0][0], gradients()[0][0])
+    for a, b in zip(*found, strict=True):
+        close(a, b)
+
+
+def test_arguments_of_keras_2() -> None:
+    optimizer = alphorn.optimizers.Adam(lr=0.25, decay=0.0)
+    close(optimizer.learning_rate, 0.25)
+    assert type(optimizer).from_config(optimizer.get_config()).learning_rate.numpy() == 0.25
+    with pytest.raises(alphorn.ArgumentError, match=r"SGD: decay[\s\S]*InverseTimeDecay"):
+        alphorn.optimizers.SGD(lr=0.1, decay=1e-6)
+
+
+def test_signatures_are_keras_s() -> None:
+    def described(target: Any) -> list:
+        parameters = inspect.signature(target).parameters.values()
+        return [(p.name, p.kind, p.default) for p in parameters]
+
+    for room in ("optimizers", "optimizers.schedules"):
+        ours, theirs = (operator.attrgetter(room)(m) for m in (alphorn, keras))
+        for name in ours.__all__:
+            if name not in ("schedules", "LearningRateSchedule"):
+                assert described(getattr(ours, name)) == described(getattr(theirs, name)), name
+
+
 # --- bad input
 
 
@@ -398,19 +397,14 @@ def test_bad_arguments_are_named() -> None:
         M.LossScaleOptimizer()
     with pytest.raises(alphorn.ArgumentError, match="inner_optimizer"):
         M.LossScaleOptimizer("adam")
-    with pytest.raises(alphorn.ArgumentError, match="momentum"):
-        M.SGD(momentum=-0.5)
-    for make in (
-        lambda S: S.ExponentialDecay(0.1, 0, 0.5),
-        lambda S: S.InverseTimeDecay(0.1, 0, 0.5),
-        lambda S: S.PolynomialDecay(0.1, 0),
-        lambda S: S.CosineDecay(0.1, 0),
-        lambda S: S.CosineDecayRestarts(0.1, 0),
+    for name, wrong in (
+        ("SGD: momentum", lambda: M.SGD(momentum=-0.5)),
+        ("Lion: beta_1", lambda: M.Lion(beta_1=0.0)),
+        ("AdamW: weight_decay", lambda: M.AdamW(weight_decay=None)),
+        ("sgd: learning_rate", lambda: setattr(M.SGD(name="sgd"), "learning_rate", [0.1, 0.2])),
     ):
-        with pytest.raises(alphorn.ArgumentError, match="decay_steps"):
-            make(M.schedules)
-    with pytest.raises(alphorn.ArgumentError, match="PiecewiseConstantDecay"):
-        M.schedules.PiecewiseConstantDecay([1], [0.1])
+        with pytest.raises(alphorn.ArgumentError, match=name):
+            wrong()
 
 
 def test_gradients_that_do_not_fit_are_named() -> None:

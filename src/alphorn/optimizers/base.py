@@ -1,13 +1,9 @@
-"""Optimizer: state, clipping, decay, means and accumulation around the step of one weight.
-
-The state is a flat list of Variables, so that a training step passes and donates it as it does the
-weights.
-"""
+"""Optimizer: clipping, decay, means and accumulation around the step of one weight."""
 
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import optax
@@ -23,15 +19,13 @@ from alphorn.errors import (
     StateError,
     UnexpectedArgumentError,
 )
-from alphorn.fields import Configurable
 from alphorn.naming import (
     auto_name,
     custom_object_scope,
-    register,
-    resolve,
     serialize,
     snake_case,
 )
+from alphorn.optimizers.state import State
 from alphorn.schedules import LearningRateSchedule
 
 
@@ -43,7 +37,7 @@ def only_if(condition: Any, step: Callable[[], None], variables: Sequence[Variab
         variable.assign(jnp.where(condition, variable.value, old))
 
 
-class Optimizer(Configurable):
+class Optimizer(State):
     """Base of optimizers: write `update_step(gradient, variable, learning_rate)`.
 
     State is made in `build(variables)`, after `super().build(variables)`, by `add_variable` or
@@ -86,7 +80,7 @@ class Optimizer(Configurable):
                 received=", ".join(kwargs),
                 expected=f"{type(self).__name__}{inspect.signature(type(self))}",
             )
-        self.name = name or auto_name(snake_case(type(self).__name__))
+        super().__init__(name or auto_name(snake_case(type(self).__name__)))
         self.weight_decay = weight_decay
         self.clipnorm = clipnorm
         self.clipvalue = clipvalue
@@ -97,10 +91,7 @@ class Optimizer(Configurable):
         self.loss_scale_factor = loss_scale_factor
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self._check_arguments()
-        self.built = False
-        self._variables: list[Variable] = []
         self._trainable_variables: list[Variable] = []
-        self._index: dict[Variable, int] = {}
         self._averages: list[Variable | None] = []
         self._sums: list[Variable] = []
         self._not_decaying: tuple[set[Variable], list[str]] = (set(), [])
@@ -151,12 +142,6 @@ class Optimizer(Configurable):
     # --- state
 
     @property
-    def variables(self) -> list[Variable]:
-        """All state, in Keras's order: step, learning rate, then in order of birth."""
-        own = [v for v in vars(self).values() if isinstance(v, Variable)]
-        return list(dict.fromkeys([*self._variables, *own]))
-
-    @property
     def iterations(self) -> Any:
         """The number of updates so far."""
         if self.gradient_accumulation_steps:
@@ -176,83 +161,6 @@ class Optimizer(Configurable):
                 self.add_variable_from_reference(v, "gradient_accumulator") for v in variables
             ]
         self.built = True
-
-    def add_variable(
-        self,
-        shape: Sequence[int],
-        initializer: Any = "zeros",
-        dtype: Any = None,
-        aggregation: str = "none",
-        name: str | None = None,
-    ) -> Variable:
-        """Makes a Variable of the optimizer's state."""
-        variable = Variable(
-            resolve("initializers", initializer),
-            tuple(shape),
-            dtype,
-            trainable=False,
-            autocast=False,
-            aggregation=aggregation,
-            name=name,
-        )
-        variable.path = f"{self.name}/{variable.name}"
-        self._variables.append(variable)
-        return variable
-
-    def add_variable_from_reference(
-        self, reference_variable: Variable, name: str | None = None, initializer: Any = "zeros"
-    ) -> Variable:
-        """Makes a Variable of the state in the shape and type of a weight."""
-        name = f"{reference_variable.path.replace('/', '_')}_{name or 'var'}"
-        shape, dtype = reference_variable.shape, reference_variable.dtype
-        return self.add_variable(shape, initializer, dtype, name=name)
-
-    def add_optimizer_variables(
-        self, trainable_variables: Iterable[Variable], name: Any, initializer: Any = "zeros"
-    ) -> Any:
-        """Makes Variables like the weights.
-
-        Args:
-            trainable_variables: The weights.
-            name: One name, or a list of them.
-            initializer: One, or one for each name.
-
-        Returns:
-            A list with a Variable for each weight, None for those that are overwritten by their
-            gradients; for a list of names a tuple of such lists.
-        """
-        names = [name] if isinstance(name, str) else list(name)
-        several = isinstance(initializer, list | tuple)
-        values = list(initializer) if several else [initializer] * len(names)
-        if len(values) != len(names):
-            raise ArgumentError(
-                f"{self.name}.add_optimizer_variables",
-                f"{len(values)} initializers",
-                f"one for each of {names}",
-            )
-        rows = [
-            [
-                None
-                if variable.overwrite_with_gradient
-                else self.add_variable_from_reference(variable, n, value)
-                for n, value in zip(names, values, strict=True)
-            ]
-            for variable in trainable_variables
-        ]
-        columns = tuple([row[i] for row in rows] for i in range(len(names)))
-        return columns[0] if isinstance(name, str) else columns
-
-    def set_weights(self, weights: Sequence[Any]) -> None:
-        """Sets the state, in the order of `variables`."""
-        if len(weights) != len(self.variables):
-            raise DataError(
-                f"{self.name}.set_weights",
-                f"{len(weights)} arrays",
-                f"{len(self.variables)}, as many as there are variables",
-                "" if self.built else "build the optimizer first",
-            )
-        for variable, value in zip(self.variables, weights, strict=True):
-            variable.assign(value)
 
     # --- the learning rate
 
@@ -295,18 +203,6 @@ class Optimizer(Configurable):
             f"{type(self).__name__} has no update_step",
             fix="write update_step(self, gradient, variable, learning_rate)",
         )
-
-    def assign(self, variable: Variable, value: Any) -> None:
-        """Sets a Variable."""
-        variable.assign(value)
-
-    def assign_add(self, variable: Variable, value: Any) -> None:
-        """Adds to a Variable."""
-        variable.assign_add(value)
-
-    def assign_sub(self, variable: Variable, value: Any) -> None:
-        """Subtracts from a Variable."""
-        variable.assign_sub(value)
 
     def scale_loss(self, loss: Any) -> Any:
         """Returns the loss times the loss scale."""
@@ -397,9 +293,6 @@ class Optimizer(Configurable):
             )
         self.build(variables)
 
-    def _get_variable_index(self, variable: Variable) -> int:
-        return self._index[variable]
-
     def _accumulate(self, gradients: list[Array], variables: list[Variable]) -> None:
         steps: Any = self.gradient_accumulation_steps
         sums = [self._sums[self._index[v]] for v in variables]
@@ -485,7 +378,9 @@ class Optimizer(Configurable):
         rate = self._schedule if self._rate is None else float(self._rate.slot)
         own = {n: getattr(self, n) for n in (*COMMON, *self.own_arguments)}
         config = {"name": self.name, "learning_rate": rate, **own}
-        captured = self._captured_arguments()
+        parameters = inspect.signature(type(self).__init__).parameters.values()
+        unnamed = [p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL]
+        captured = {k: v for k, v in self._captured_arguments().items() if k not in unnamed}
         self.convert_arguments(captured)
         return {k: serialize(v) for k, v in (captured | config).items()}
 
@@ -501,38 +396,3 @@ COMMON: dict[str, Any] = {
     for name, parameter in inspect.signature(Optimizer.__init__).parameters.items()
     if name not in ("self", "learning_rate", "name", "kwargs")
 }
-
-
-def arguments(**own: Any) -> Callable[[type], type]:
-    """Gives an optimizer its own arguments, then those that all have, in Keras's order."""
-
-    def decorate(cls: type) -> type:
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
-        defaults = own | {k: v for k, v in COMMON.items() if k not in own} | {"name": None}
-        named = [inspect.Parameter(k, kind, default=v) for k, v in defaults.items()]
-        signature = inspect.Signature(named)
-        names = tuple(k for k in own if k not in (*COMMON, "learning_rate"))
-        cast(Any, cls).own_arguments = names
-
-        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-            self.convert_arguments(kwargs)
-            try:
-                bound = signature.bind(*args, **kwargs)
-            except TypeError as error:
-                raise UnexpectedArgumentError(
-                    f"{cls.__name__}: {error}", expected=f"{cls.__name__}{signature}"
-                ) from None
-            bound.apply_defaults()
-            given = bound.arguments
-            for name in names:
-                setattr(self, name, given.pop(name))
-            Optimizer.__init__(self, **given)
-            self.after_init()
-
-        visible = inspect.Signature([inspect.Parameter("self", kind), *named, rest])
-        cast(Any, __init__).__signature__ = visible
-        cast(Any, cls).__init__ = __init__
-        return register("optimizers", cls, cls.__name__, cls.__name__.lower())
-
-    return decorate

@@ -1,6 +1,7 @@
 """The update rules: Keras's names and arguments, Optax's steps where it has them."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import jax.numpy as jnp
@@ -9,8 +10,9 @@ from jax import Array
 
 from alphorn import initializers
 from alphorn.core.variable import Variable, unwrap
-from alphorn.errors import ArgumentError
-from alphorn.optimizers.base import Optimizer, arguments
+from alphorn.errors import ArgumentError, UnexpectedArgumentError
+from alphorn.naming import register
+from alphorn.optimizers.base import COMMON, Optimizer
 
 __all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "Nadam", "RMSprop"]
 
@@ -58,6 +60,41 @@ class _Rule(Optimizer):
     def update(self, step: Array, rate: Array, grad: Array, slots: Slots) -> tuple[Array, Slots]:
         """Returns what is added to the weight, and the slots after it."""
         raise NotImplementedError
+
+
+def arguments(**own: Any) -> Callable[[type], type]:
+    """Gives an optimizer its own arguments, then those that all have, in Keras's order."""
+
+    def decorate(cls: type) -> type:
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
+        defaults = own | {k: v for k, v in COMMON.items() if k not in own} | {"name": None}
+        named = [inspect.Parameter(k, kind, default=v) for k, v in defaults.items()]
+        signature = inspect.Signature(named)
+        names = tuple(k for k in own if k not in (*COMMON, "learning_rate"))
+        cast(Any, cls).own_arguments = names
+
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+            self.convert_arguments(kwargs)
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise UnexpectedArgumentError(
+                    f"{cls.__name__}: {error}", expected=f"{cls.__name__}{signature}"
+                ) from None
+            bound.apply_defaults()
+            given = bound.arguments
+            for name in names:
+                setattr(self, name, given.pop(name))
+            Optimizer.__init__(self, **given)
+            self.after_init()
+
+        visible = inspect.Signature([inspect.Parameter("self", kind), *named, rest])
+        cast(Any, __init__).__signature__ = visible
+        cast(Any, cls).__init__ = __init__
+        return register("optimizers", cls, cls.__name__, cls.__name__.lower())
+
+    return decorate
 
 
 def _run(rule: optax.GradientTransformation, grad: Array, state: Any) -> tuple[Array, Any]:
