@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 from jax import Array
@@ -188,8 +188,8 @@ def pair_function(reduces: str) -> Callable[[Callable], Callable]:
                 values, valid = total / jnp.maximum(count, 1), valid.any(axis)
             return with_mask(values, valid)
 
-        function.rule = rule  # pyright: ignore[reportAttributeAccessIssue]
-        function.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue]
+        named = cast(Any, function)
+        named.rule, named.__signature__ = rule, signature
         return function
 
     return decorate
