@@ -138,3 +138,21 @@ def gap(ours: Any, theirs: Any) -> float:
         assert np.isfinite(a).all()
         found = max(found, np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-30))
     return found
+
+
+def steps_taken(model: Any, count: int) -> list[float]:
+    """Returns how far each of `count` steps of a constant gradient of 1 went."""
+    x, kernel = np.ones((1, 1), "float32"), model.trainable_variables[0]
+    found = []
+    for _ in range(count):
+        before = float(kernel.value[0, 0])
+        model.fit(x, x, verbose=0)
+        found.append(before - float(kernel.value[0, 0]))
+    return found
+
+
+def straight(optimizer: Any) -> Any:
+    """Returns a compiled model of one weight, whose gradient is 1."""
+    model = alphorn.Sequential([alphorn.Input((1,)), alphorn.layers.Dense(1, use_bias=False)])
+    model.compile(optimizer, lambda y_true, y_pred: y_pred)
+    return model

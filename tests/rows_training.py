@@ -239,6 +239,11 @@ COMMON = [
         ),
         label="accumulation under a schedule",
     ),
+    Row(
+        lambda M: M.SGD(0.1, gradient_accumulation_steps=2, use_ema=True, ema_momentum=0.7),
+        label="averages under accumulation",
+    ),
+    Row(lambda M: M.Nadam(M.schedules.CosineDecay(0.1, 4)), label="schedule"),
     Row(lambda M: M.SGD(lambda: 0.03), label="callable"),
     Row(lambda M: M.LossScaleOptimizer(M.Adam(0.05), 8.0, 2), label="dynamic"),
 ]

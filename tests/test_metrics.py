@@ -155,15 +155,35 @@ def test_metrics_of_many_labels(row: Row) -> None:
         close(a, b)
 
 
+def test_mean_and_sum() -> None:
+    values = np.arange(20, dtype="float32").reshape(BATCH, STEPS)
+    rows, steps = weights()
+    mask = step_mask()
+    for name in ("Mean", "Sum"):
+        ours, theirs = getattr(alphorn.metrics, name)(), getattr(keras.metrics, name)()
+        assert ours.name == theirs.name
+        for args in ((values,), (values, rows), (values[0], steps[0]), ([1.0, 3.0],), (2.0,)):
+            close(ours(*args), theirs(*args))
+            close(ours(*args), theirs(*args))  # the same once more
+            ours.reset_state()
+            theirs.reset_state()
+        ours.reset_state()
+        theirs.reset_state()
+        close(ours.result(), theirs.result())
+        ours.update_state(Masked.trusted(np.where(mask, values, np.nan), mask), steps)
+        theirs.update_state(values, steps * mask)
+        close(ours.result(), theirs.result())
+
+
 def test_a_last_axis_of_one_may_be_missing() -> None:
     true, pred = pair("binary", (BATCH,))
     rows, _ = weights()
     for name in ("MeanSquaredError", "BinaryAccuracy", "AUC", "Precision"):
         for shapes in (((BATCH,), (BATCH, 1)), ((BATCH, 1), (BATCH,)), ((BATCH,), (BATCH,))):
             args = (true.reshape(shapes[0]), pred.reshape(shapes[1]), rows)
-            if name == "MeanSquaredError" and shapes[0] == shapes[1]:
-                continue  # Keras takes the mean of the batch for one value
-            close(*(getattr(m, name)()(*args) for m in (alphorn.metrics, keras.metrics)))
+            # Keras takes the mean of a batch of numbers for one value.
+            theirs = getattr(keras.metrics, name)()(true[:, None], pred[:, None], rows)
+            close(getattr(alphorn.metrics, name)()(*args), theirs)
 
 
 def test_figures_of_batches_of_unequal_size_are_those_of_all_rows() -> None:
@@ -244,6 +264,35 @@ def test_every_name_stands_for_what_it_does_in_keras() -> None:
     assert alphorn.metrics.get(None) is None
     with pytest.raises(alphorn.ArgumentError, match="precision"):
         alphorn.metrics.get("precison")
+
+
+@pytest.mark.parametrize("row", [*METRICS, *LABEL_METRICS], ids=str)
+def test_configs_travel_both_ways(row: Row) -> None:
+    keras.utils.clear_session()
+    ours, theirs = row.make(alphorn.metrics), row.make(keras.metrics)
+    assert ours.name == theirs.name
+    config = alphorn.metrics.serialize(ours)
+    again = alphorn.metrics.deserialize(config)
+    assert type(again) is type(ours)
+    assert again.get_config() == ours.get_config()
+    opened = keras.metrics.deserialize(config)
+    back = alphorn.metrics.get(keras.metrics.serialize(theirs))
+    for wanted, found in ((theirs, opened), (ours, back)):
+        wanted, found = wanted.get_config(), found.get_config()
+        given = [c.pop("label_weights", None) for c in (wanted, found)]
+        close(*(0 if w is None else w for w in given))
+        assert {k: v for k, v in wanted.items() if k != "fn"}.items() <= found.items()
+
+
+def test_variables_have_keras_s_names_and_shapes() -> None:
+    keras.utils.clear_session()
+    for row in METRICS:
+        ours, theirs = row.make(alphorn.metrics), row.make(keras.metrics)
+        named = [[(v.name, tuple(v.shape), v.path) for v in m.variables] for m in (ours, theirs)]
+        assert named[0] == named[1], row.name
+        for name in ("thresholds", "top_k", "class_id", "num_thresholds"):
+            if hasattr(theirs, name):
+                close(getattr(ours, name) or 0, getattr(theirs, name) or 0, what=name)
 
 
 def test_automatic_names() -> None:
@@ -399,3 +448,27 @@ def test_evaluate_counts_valid_steps_whatever_the_batches() -> None:
 
 
 # --- bad input
+
+
+def test_bad_input_is_named() -> None:
+    metrics = alphorn.metrics
+    with pytest.raises(alphorn.ArgumentError, match=r"Precision: thresholds[\s\S]*1.5"):
+        metrics.Precision(thresholds=[0.5, 1.5])
+    with pytest.raises(alphorn.ArgumentError, match=r"AUC: curve[\s\S]*'ROCK'"):
+        metrics.AUC(curve="ROCK")
+    with pytest.raises(alphorn.ArgumentError, match="AUC: summation_method"):
+        metrics.AUC(summation_method="minor")
+    with pytest.raises(alphorn.ArgumentError, match="AUC: num_thresholds"):
+        metrics.AUC(num_thresholds=1)
+    with pytest.raises(alphorn.ArgumentError, match="AUC: num_labels"):
+        metrics.AUC(multi_label=True)
+    with pytest.raises(alphorn.ShapeError, match="class_id"):
+        metrics.Precision(class_id=1).update_state(np.zeros(4), np.zeros(4))
+    with pytest.raises(alphorn.ShapeError, match="y_true"):
+        metrics.AUC().update_state(np.zeros((4, 3)), np.zeros((4, 2)))
+    with pytest.raises(alphorn.ArgumentError, match="update_state"):
+        alphorn.Metric(name="mine").update_state(1, 2)
+    with pytest.raises(alphorn.StateError, match="mean"):
+        alphorn.metrics.Mean().stateless_result([1.0])
+    with pytest.raises(alphorn.ArgumentError, match="metric"):
+        as_metric(3.0)

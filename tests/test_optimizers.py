@@ -1,5 +1,7 @@
 """Optimizers and schedules: Keras's numbers, step by step, and the state that files hold."""
 
+import inspect
+import operator
 from typing import Any
 
 import jax
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 
 import alphorn
-from rows_training import COMMON, OPTIMIZERS, SCHEDULES, Row
+from alphorn.constraints import NonNeg
+from nets import steps_taken, straight
+from rows_training import COMMON, OPTIMIZERS, Row
 
 SHAPES = {"kernel": (2, 3), "bias": (3,)}
 TOLERANCE = 1e-6
@@ -57,11 +61,9 @@ def walk(optimizer: Any, grads: list) -> Any:
     return jax.device_get(run(start(), state))
 
 
-def test_every_optimizer_and_schedule_has_a_row() -> None:
+def test_every_optimizer_has_a_row() -> None:
     public = {n for n in alphorn.optimizers.__all__ if n[0].isupper()}
     assert public - {"Optimizer", "LossScaleOptimizer"} == {r.name for r in OPTIMIZERS}
-    schedules = {n for n in alphorn.optimizers.schedules.__all__ if n[0].isupper()}
-    assert schedules - {"LearningRateSchedule"} == {r.name for r in SCHEDULES}
 
 
 @pytest.mark.parametrize("row", [*OPTIMIZERS, *COMMON], ids=str)
@@ -88,81 +90,97 @@ def test_state_has_keras_s_order_and_names(row: Row) -> None:
     assert described[0] == described[1]
 
 
-# --- learning rates
-
-
-@pytest.mark.parametrize("row", SCHEDULES, ids=str)
-def test_schedules_are_keras_s(row: Row) -> None:
-    ours, theirs = row.make(alphorn.optimizers.schedules), row.make(keras.optimizers.schedules)
-    steps = np.arange(20)
-
-    @jax.jit
-    def run(steps: Any) -> Any:
-        return jax.lax.map(lambda s: (ours(s), theirs(s)), steps)
-
-    for kind in ("int32", "float32"):
-        a, b = run(steps.astype(kind))
-        assert a.dtype == jnp.float32
-        close(a, b)
-    assert float(ours(3)) == pytest.approx(float(a[3]), rel=1e-6)
-
-
-@pytest.mark.parametrize("row", SCHEDULES, ids=str)
-def test_configs_of_schedules_travel_both_ways(row: Row) -> None:
-    ours, theirs = row.make(alphorn.optimizers.schedules), row.make(keras.optimizers.schedules)
-    config = alphorn.optimizers.schedules.serialize(ours)
-    assert config == keras.optimizers.schedules.serialize(theirs)
-    again = alphorn.optimizers.schedules.deserialize(config)
-    assert type(again) is type(ours)
-    assert again.get_config() == ours.get_config()
-
-
-class Halving(alphorn.optimizers.schedules.LearningRateSchedule):
-    def __init__(self, first: float = 1.0):
-        self.first = first
-
-    def __call__(self, step: Any) -> Any:
-        return self.first * jnp.power(0.5, jnp.asarray(step, jnp.float32))
-
-    def get_config(self) -> dict:
-        return {"first": self.first}
-
-
-def steps_taken(model: Any, count: int) -> list[float]:
-    """Returns how far each of `count` steps of a constant gradient of 1 went."""
-    x, kernel = np.ones((1, 1), "float32"), model.trainable_variables[0]
+def test_apply_in_every_way() -> None:
+    grads = [g[0] for g in gradients()]
     found = []
-    for _ in range(count):
-        before = float(kernel.value[0, 0])
-        model.fit(x, x, verbose=0)
-        found.append(before - float(kernel.value[0, 0]))
-    return found
+    for way in ("apply", "pairs", "built", "partly"):
+        optimizer, weights = alphorn.optimizers.Adam(0.1), variables()
+        if way == "apply":
+            optimizer.apply(grads, weights)
+        elif way == "pairs":
+            assert int(optimizer.apply_gradients(zip(grads, weights, strict=True))) == 1
+        elif way == "built":
+            optimizer.build(weights)
+            optimizer.apply(grads)
+        else:
+            optimizer.build(weights)
+            optimizer.apply([grads[0], None], weights)
+            optimizer.apply_gradients([(None, weights[0]), (grads[1], weights[1])])
+            assert int(optimizer.iterations) == 2
+            close(weights[0], found[0][0])
+            continue
+        found.append([np.asarray(w) for w in weights])
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            close(a, b)
+    empty = alphorn.optimizers.SGD()
+    empty.apply([], [])
+    assert int(empty.iterations) == 0
 
 
-def straight(optimizer: Any) -> Any:
-    model = alphorn.Sequential([alphorn.Input((1,)), alphorn.layers.Dense(1, use_bias=False)])
-    model.compile(optimizer, lambda y_true, y_pred: y_pred)
-    return model
+def test_constraints_hold_after_an_update() -> None:
+    results = []
+    for namespace, constraint in ((alphorn, NonNeg()), (keras, keras.constraints.NonNeg())):
+        weights = variables(namespace)
+        weights[0].constraint = constraint
+        optimizer = namespace.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.6)
+        for i in range(2):
+            optimizer.apply([jnp.asarray(g[i]) for g in gradients()], weights)
+        results.append([*map(np.asarray, weights), *map(np.asarray, optimizer.variables)])
+    assert results[0][0].min() == 0.0
+    for a, b in zip(*results, strict=True):
+        close(a, b)
 
 
-def test_a_schedule_in_fit_and_under_a_dynamic_scale() -> None:
-    close(steps_taken(straight(alphorn.optimizers.SGD(Halving())), 3), [1.0, 0.5, 0.25])
-    dynamic = alphorn.optimizers.LossScaleOptimizer(alphorn.optimizers.SGD(0.5))
-    model = straight(dynamic)
-    close(steps_taken(model, 1), [0.5])
-    dynamic.learning_rate = 0.25
-    close(steps_taken(model, 1), [0.25])
-    close(dynamic.learning_rate, 0.25)
+def test_weights_without_decay() -> None:
+    zeros = [np.zeros(s, "float32") for s in SHAPES.values()]
+    for how in ("names", "variables"):
+        weights = variables()
+        optimizer = alphorn.optimizers.SGD(0.5, weight_decay=0.1)
+        options = {"var_names": ["bia"]} if how == "names" else {"var_list": [weights[1]]}
+        optimizer.exclude_from_weight_decay(**options)
+        optimizer.apply(zeros, weights)
+        close(weights[0], start()[0] * 0.95)
+        close(weights[1], start()[1])
+        with pytest.raises(alphorn.StateError, match="exclude_from_weight_decay"):
+            optimizer.exclude_from_weight_decay(var_names=["kernel"])
 
 
-def test_a_learning_rate_of_a_schedule_cannot_be_set() -> None:
-    for rate in (Halving(), lambda: 0.1):
-        optimizer = alphorn.optimizers.SGD(rate)
-        with pytest.raises(alphorn.ArgumentError, match="learning_rate"):
-            optimizer.learning_rate = 0.1
+def test_averages_are_put_in_at_the_end_of_fit() -> None:
+    x = np.ones((4, 2), "float32")
+    model = alphorn.Sequential([alphorn.Input((2,)), alphorn.layers.Dense(1)])
+    inner = alphorn.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)
+    for optimizer in (inner, alphorn.optimizers.LossScaleOptimizer(inner, 8.0)):
+        model.compile(optimizer, "mse")
+        model.fit(x, x[:, :1], epochs=2, batch_size=2, verbose=0)
+        averages = [v for v in inner.variables if v.name.endswith("average")]
+        for weight, average in zip(model.trainable_variables, averages, strict=True):
+            close(weight, average)
 
 
 # --- a loss scale that moves
+
+
+def test_gradients_that_are_not_finite_skip_a_step() -> None:
+    optimizer = alphorn.optimizers.LossScaleOptimizer(
+        alphorn.optimizers.SGD(0.5, momentum=0.9), initial_scale=8.0, dynamic_growth_steps=2
+    )
+    weights = variables()
+    close(optimizer.scale_loss(2.0), 16.0)
+    bad = [
+        g[0] * np.where(np.arange(3) == 1, bad, 1)
+        for g, bad in zip(gradients(), (np.inf, np.nan), strict=True)
+    ]
+    optimizer.apply(bad, weights)
+    for weight, first in zip(weights, start(), strict=True):
+        close(weight, first)
+    assert (float(optimizer.dynamic_scale), int(optimizer.iterations)) == (4.0, 0)
+    good = [4.0 * g[0] for g in gradients()]
+    optimizer.apply(good, weights)
+    for weight, first, g in zip(weights, start(), gradients(), strict=True):
+        close(weight, first - 0.5 * g[0])
+    optimizer.apply(good, weights)
+    assert (float(optimizer.dynamic_scale), int(optimizer.iterations)) == (8.0, 2)
 
 
 def test_a_fixed_loss_scale_changes_no_step() -> None:
@@ -173,6 +191,21 @@ def test_a_fixed_loss_scale_changes_no_step() -> None:
 
 
 # --- names and files
+
+
+@pytest.mark.parametrize(
+    "row", [r for r in [*OPTIMIZERS, *COMMON] if r.label != "callable"], ids=str
+)
+def test_configs_travel_both_ways(row: Row) -> None:
+    keras.utils.clear_session()
+    ours, theirs = row.make(alphorn.optimizers), row.make(keras.optimizers)
+    config = alphorn.optimizers.serialize(ours)
+    assert config == keras.optimizers.serialize(theirs)
+    again = alphorn.optimizers.deserialize(config)
+    assert type(again) is type(ours)
+    assert again.get_config() == ours.get_config()
+    assert alphorn.optimizers.get(keras.optimizers.serialize(theirs)).name == ours.name
+    assert keras.optimizers.deserialize(config).name == ours.name
 
 
 def test_a_restored_config_has_the_learning_rate_of_now() -> None:
@@ -229,4 +262,166 @@ class Signs(alphorn.Optimizer):
         return super().get_config() | {"beta": self.beta}
 
 
+def test_an_optimizer_of_ones_own() -> None:
+    optimizer, weights = Signs(0.1, clipvalue=0.5), variables()
+    optimizer.build(weights)
+    names = [v.path for v in optimizer.variables]
+    assert names == [
+        f"signs/{n}" for n in ("iteration", "learning_rate", "kernel_mean", "bias_mean", "total")
+    ]
+    grads = gradients()
+    weights, state = walk(optimizer, grads)
+    mean, clipped = np.zeros(SHAPES["kernel"]), np.clip(grads[0], -0.5, 0.5)
+    kernel = start()[0]
+    for i in range(5):
+        mean = 0.5 * mean + 0.5 * clipped[i]
+        kernel = kernel - 0.1 * np.sign(mean)
+        close(weights[0][i], kernel)
+    close(state[4][-1], sum(np.abs(np.clip(g, -0.5, 0.5)).sum() for g in grads), 1e-5)
+    config = alphorn.optimizers.serialize(optimizer)
+    again = alphorn.optimizers.deserialize(config, {"Signs": Signs})
+    assert (again.beta, again.clipvalue) == (0.5, 0.5)
+    model = straight(Signs(0.25))
+    close(steps_taken(model, 2), [0.25, 0.25])
+
+
+class Centered(alphorn.optimizers.Adam):
+    """Changes the gradient, leaves the rest to Adam, and holds a Variable that nobody listed."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+
+    def build(self, variables: Any) -> None:
+        super().build(variables)
+        self.steps = alphorn.Variable(0, name="steps", trainable=False)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        self.steps.assign_add(1)
+        super().update_step(gradient - jnp.mean(gradient), variable, learning_rate)
+
+
+def test_a_built_in_optimizer_may_be_extended() -> None:
+    optimizer, plain = Centered(0.05), alphorn.optimizers.Adam(0.05)
+    assert optimizer.name == "centered"
+    for o in (optimizer, plain):
+        o.build(variables())
+    grads = gradients()
+    centered = [g - g.mean(tuple(range(1, g.ndim)), keepdims=True) for g in grads]
+    (ours, state), (wanted, _) = walk(optimizer, grads), walk(plain, centered)
+    for a, b in zip(ours, wanted, strict=True):
+        close(a, b)
+    close(state[-1], [2, 4, 6, 8, 10])
+    with alphorn.utils.custom_object_scope({"Centered": Centered}):
+        assert type(alphorn.optimizers.get("Centered")) is Centered
+        again = alphorn.optimizers.deserialize(alphorn.optimizers.serialize(optimizer))
+    assert again.get_config() == optimizer.get_config()
+    close(again.learning_rate, 0.05)
+
+
+def test_state_from_the_references() -> None:
+    optimizer, theirs = alphorn.optimizers.SGD(), keras.optimizers.SGD()
+    made = []
+    for o, namespace in ((optimizer, alphorn), (theirs, keras)):
+        weights = variables(namespace)
+        o.build(weights)
+        first, second = o.add_optimizer_variables(weights, ["a", "b"], ["ones", "zeros"])
+        o.add_variable_from_reference(weights[0], initializer="ones")
+        o.add_variable((2,), name="free")
+        assert [o._get_variable_index(w) for w in weights] == [0, 1]
+        assert [len(first), len(second)] == [2, 2]
+        made.append([(v.name, tuple(v.shape), np.asarray(v).tolist()) for v in o.variables])
+    assert made[0] == made[1]
+    with pytest.raises(alphorn.ArgumentError, match="2 initializers"):
+        optimizer.add_optimizer_variables(variables(), ["a"], ["ones", "zeros"])
+    optimizer.set_weights([np.full(v.shape, 2) for v in optimizer.variables])
+    assert all((np.asarray(v) == 2).all() for v in optimizer.variables)
+    with pytest.raises(alphorn.DataError, match=r"sgd\.set_weights"):
+        optimizer.set_weights([1])
+    with pytest.raises(alphorn.ArgumentError, match="update_step"):
+        alphorn.Optimizer(0.1).apply(start(), variables())
+
+
+def test_a_variable_may_ask_for_its_gradient_as_value() -> None:
+    found = []
+    for namespace in (alphorn, keras):
+        weights = variables(namespace)
+        weights[0].overwrite_with_gradient = True
+        optimizer = namespace.optimizers.Adam(0.1, loss_scale_factor=2.0, clipnorm=0.1)
+        optimizer.apply([jnp.asarray(g[0]) for g in gradients()], weights)
+        found.append([*map(np.asarray, weights), *map(np.asarray, optimizer.variables)])
+    close(found[0][0], gradients()[0][0])
+    for a, b in zip(*found, strict=True):
+        close(a, b)
+
+
+def test_arguments_of_keras_2() -> None:
+    optimizer = alphorn.optimizers.Adam(lr=0.25, decay=0.0)
+    close(optimizer.learning_rate, 0.25)
+    assert type(optimizer).from_config(optimizer.get_config()).learning_rate.numpy() == 0.25
+    with pytest.raises(alphorn.ArgumentError, match=r"SGD: decay[\s\S]*InverseTimeDecay"):
+        alphorn.optimizers.SGD(lr=0.1, decay=1e-6)
+
+
+def test_signatures_are_keras_s() -> None:
+    def described(target: Any) -> list:
+        parameters = inspect.signature(target).parameters.values()
+        return [(p.name, p.kind, p.default) for p in parameters]
+
+    for room in ("optimizers", "optimizers.schedules"):
+        ours, theirs = (operator.attrgetter(room)(m) for m in (alphorn, keras))
+        for name in ours.__all__:
+            if name not in ("schedules", "LearningRateSchedule"):
+                assert described(getattr(ours, name)) == described(getattr(theirs, name)), name
+
+
 # --- bad input
+
+
+def test_bad_arguments_are_named() -> None:
+    M = alphorn.optimizers
+    with pytest.raises(alphorn.ArgumentError, match=r"Adam[\s\S]*clipnorm, clipvalue"):
+        M.Adam(clipnorm=1.0, clipvalue=0.5)
+    with pytest.raises(alphorn.UnexpectedArgumentError, match=r"Adam[\s\S]*momentun"):
+        M.Adam(momentun=0.9)
+    with pytest.raises(alphorn.ArgumentError, match="gradient_accumulation_steps"):
+        M.SGD(gradient_accumulation_steps=1)
+    with pytest.raises(alphorn.ArgumentError, match="ema_momentum"):
+        M.SGD(use_ema=True, ema_momentum=1.5)
+    with pytest.raises(alphorn.ArgumentError, match="ema_overwrite_frequency"):
+        M.SGD(use_ema=True, ema_overwrite_frequency=0)
+    with pytest.raises(alphorn.ArgumentError, match="learning_rate"):
+        M.SGD("fast")
+    with pytest.raises(alphorn.ArgumentError, match=r"clipnorm[\s\S]*inner_optimizer"):
+        M.LossScaleOptimizer(M.SGD(), clipnorm=1.0)
+    with pytest.raises(TypeError, match="inner_optimizer"):
+        M.LossScaleOptimizer()
+    with pytest.raises(alphorn.ArgumentError, match="inner_optimizer"):
+        M.LossScaleOptimizer("adam")
+    for name, wrong in (
+        ("SGD: momentum", lambda: M.SGD(momentum=-0.5)),
+        ("Lion: beta_1", lambda: M.Lion(beta_1=0.0)),
+        ("AdamW: weight_decay", lambda: M.AdamW(weight_decay=None)),
+        ("sgd: learning_rate", lambda: setattr(M.SGD(name="sgd"), "learning_rate", [0.1, 0.2])),
+    ):
+        with pytest.raises(alphorn.ArgumentError, match=name):
+            wrong()
+
+
+def test_gradients_that_do_not_fit_are_named() -> None:
+    weights, grads = variables(), [g[0] for g in gradients()]
+    optimizer = alphorn.optimizers.SGD(name="mine")
+    with pytest.raises(alphorn.ArgumentError, match=r"mine.apply before build"):
+        optimizer.apply(grads)
+    with pytest.raises(alphorn.StateError, match=r"mine.stateless_apply before build"):
+        optimizer.stateless_apply([], grads, start())
+    optimizer.build(weights)
+    with pytest.raises(alphorn.DataError, match=r"mine.apply[\s\S]*1 gradients[\s\S]*2"):
+        optimizer.apply(grads[:1])
+    with pytest.raises(alphorn.DataError, match="no gradients"):
+        optimizer.apply([None, None])
+    with pytest.raises(alphorn.ArgumentError, match="built for other variables"):
+        optimizer.apply(grads, variables())
+    with pytest.raises(alphorn.ShapeError, match=r"mine.apply[\s\S]*kernel[\s\S]*\(3,\)"):
+        optimizer.apply([grads[1], grads[0]])
+    with pytest.raises(alphorn.StateError, match="stateless_apply"):
+        optimizer.stateless_apply([0], grads, start())

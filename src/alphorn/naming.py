@@ -262,7 +262,7 @@ def _revive(config: Any, kind: str | None = None) -> Any:
     inner = config["config"]
     if name == "__slice__":
         return slice(inner["start"], inner["stop"], inner["step"])
-    if name == "__numpy__":
+    if name in ("__numpy__", "__tensor__"):
         return np.array(inner["value"], dtype=inner["dtype"])
     if name == "DTypePolicy":
         return DTypePolicy(**inner)

@@ -39,12 +39,21 @@ class LearningRateSchedule(Configurable):
         raise ArgumentError(f"{type(self).__name__} has no __call__", fix="write __call__(step)")
 
 
+class _Decay(LearningRateSchedule):
+    def after_init(self) -> None:
+        """Checks the steps."""
+        for name in ("decay_steps", "first_decay_steps"):
+            steps = getattr(self, name, None)
+            if steps is not None and steps <= 0:
+                raise ArgumentError(f"{type(self).__name__}: {name}", steps, "a number above 0")
+
+
 def _share(step: Any, steps: float, staircase: bool = False) -> Array:
     share = jnp.asarray(step, jnp.float32) / steps
     return jnp.floor(share) if staircase else share
 
 
-class ExponentialDecay(LearningRateSchedule):
+class ExponentialDecay(_Decay):
     """`initial * rate ** (step / steps)`."""
 
     initial_learning_rate: float
@@ -59,7 +68,7 @@ class ExponentialDecay(LearningRateSchedule):
         return self.initial_learning_rate * jnp.power(jnp.float32(self.decay_rate), share)
 
 
-class InverseTimeDecay(LearningRateSchedule):
+class InverseTimeDecay(_Decay):
     """`initial / (1 + rate * step / steps)`."""
 
     initial_learning_rate: float
@@ -96,7 +105,7 @@ class PiecewiseConstantDecay(LearningRateSchedule):
         return jnp.asarray(self.values, jnp.float32)[passed]
 
 
-class PolynomialDecay(LearningRateSchedule):
+class PolynomialDecay(_Decay):
     """From the initial rate to an end along `(1 - step / steps) ** power`."""
 
     initial_learning_rate: float
@@ -115,7 +124,7 @@ class PolynomialDecay(LearningRateSchedule):
         return (self.initial_learning_rate - self.end_learning_rate) * left + self.end_learning_rate
 
 
-class CosineDecay(LearningRateSchedule):
+class CosineDecay(_Decay):
     """Half a cosine down, after a warm-up where one is asked for (Loshchilov and Hutter, 2016)."""
 
     initial_learning_rate: float
@@ -140,7 +149,7 @@ class CosineDecay(LearningRateSchedule):
         return jnp.where(step < self.warmup_steps, warming, decayed)
 
 
-class CosineDecayRestarts(LearningRateSchedule):
+class CosineDecayRestarts(_Decay):
     """Cosine decays one after another, each `t_mul` times as long (SGDR)."""
 
     initial_learning_rate: float

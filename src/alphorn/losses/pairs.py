@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 from jax import Array
@@ -34,22 +34,32 @@ def joined_mask(*values: Any) -> Array | None:
     return functools.reduce(jnp.logical_and, [cut_mask(m, rank) for m in masks]) if masks else None
 
 
-def same_rank(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
-    """Gives one of the two a last axis of size 1 where only the other has it."""
-    if y_pred.ndim == y_true.ndim + 1 and y_pred.shape[-1] == 1:
-        return y_true[..., None], y_pred
-    if y_true.ndim == y_pred.ndim + 1 and y_true.shape[-1] == 1:
-        return y_true, y_pred[..., None]
-    return y_true, y_pred
+def same_rank(y_true: Any, y_pred: Any, comparing: bool = False) -> tuple[Any, Any]:
+    """Gives both a last axis of size 1, or neither, where only one of them has it.
+
+    Args:
+        y_true: Targets.
+        y_pred: Predictions.
+        comparing: Whether entries of the last axis are compared: an axis of size 1 is none then.
+    """
+    gap = y_pred.ndim - y_true.ndim
+    if abs(gap) != 1 or max(y_true, y_pred, key=jnp.ndim).shape[-1] != 1:
+        return y_true, y_pred
+    if comparing and min(y_true.ndim, y_pred.ndim) > 1:
+        return (y_true, y_pred[..., 0]) if gap > 0 else (y_true[..., 0], y_pred)
+    return (y_true[..., None], y_pred) if gap > 0 else (y_true, y_pred[..., None])
 
 
-def plain_pair(y_true: Any, y_pred: Any, mask: Any = None) -> tuple[Array, Array, Array | None]:
+def plain_pair(
+    y_true: Any, y_pred: Any, mask: Any = None, comparing: bool = False
+) -> tuple[Array, Array, Array | None]:
     """Returns targets and predictions of like rank with harmless padding, and where both are valid.
 
     Args:
         y_true: Targets.
         y_pred: Predictions; those that are no floats become such.
         mask: Where other reasons hold that entries do not count; they are made harmless too.
+        comparing: As in `same_rank`.
     """
     y_true, y_pred = (x if is_masked(x) else jnp.asarray(unwrap(x)) for x in (y_true, y_pred))
     valid = joined_mask(y_true, y_pred)
@@ -59,7 +69,7 @@ def plain_pair(y_true: Any, y_pred: Any, mask: Any = None) -> tuple[Array, Array
     for reason in (valid, mask):
         if reason is not None:
             true, pred = _harmless(true, reason, 0), _harmless(pred, reason, 0.5)
-    return *same_rank(true, pred), valid
+    return *same_rank(true, pred, comparing), valid
 
 
 def _harmless(x: Array, mask: Array, fill: float) -> Array:
@@ -177,7 +187,7 @@ def pair_function(reduces: str) -> Callable[[Callable], Callable]:
             bound = signature.bind(*args, **kwargs)
             y_true, y_pred, *_ = bound.args
             options = dict(list(bound.arguments.items())[2:])
-            true, pred, mask = plain_pair(y_true, y_pred)
+            true, pred, mask = plain_pair(y_true, y_pred, comparing=reduces == "compared")
             values, valid = rule.values(true, pred, mask, options)
             if mask is None or valid is None:
                 return values
@@ -188,8 +198,8 @@ def pair_function(reduces: str) -> Callable[[Callable], Callable]:
                 values, valid = total / jnp.maximum(count, 1), valid.any(axis)
             return with_mask(values, valid)
 
-        function.rule = rule  # pyright: ignore[reportAttributeAccessIssue]
-        function.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue]
+        named = cast(Any, function)
+        named.rule, named.__signature__ = rule, signature
         return function
 
     return decorate
@@ -218,9 +228,12 @@ def values_of(
     weighty = None
     if rule is not None:
         weighty = counted(sample_weight, y_pred, steps=options.get("axis", -1) == -1)
-    true, pred, mask = plain_pair(y_true, y_pred, weighty)
+    comparing = rule is not None and rule.reduces == "compared"
+    true, pred, mask = plain_pair(y_true, y_pred, weighty, comparing)
     pred = pred if dtype is None else pred.astype(dtype)
     if rule is not None:
+        if rule.reduces == "entries" and pred.ndim == 1 and options.get("axis", -1) == -1:
+            true, pred = true[..., None], pred[..., None]  # each row is a value
         return rule.values(true, pred, mask, options)
     true = true if dtype is None else true.astype(dtype)
     if mask is None:

@@ -61,7 +61,7 @@ def as_metric(identifier: Any, name: str | None = None) -> Metric:
         raise ArgumentError(
             "metric", received=repr(identifier), expected="a name, a function or a Metric"
         )
-    return MeanMetricWrapper(found, name)
+    return MeanMetricWrapper(found, name or getattr(found, "__name__", None))
 
 
 def serialize(metric: Any) -> Any:

@@ -11,7 +11,7 @@ from alphorn.core.masked import is_masked
 from alphorn.core.tracking import Tracked
 from alphorn.core.transforms import functional
 from alphorn.core.variable import Variable, unwrap
-from alphorn.errors import ArgumentError
+from alphorn.errors import ArgumentError, StateError
 from alphorn.fields import accepts
 from alphorn.losses.pairs import values_of, weighted_sums, weights_for
 from alphorn.naming import (
@@ -114,12 +114,20 @@ class Metric(Tracked):
         self, metric_variables: Sequence[Any], *args: Any, **kwargs: Any
     ) -> Any:
         """Returns the Variables' values after a batch: a pure function."""
-        pure = functional(lambda: self.update_state(*args, **kwargs), self.variables)
-        return pure(list(metric_variables))[1]
+        return self._purely(metric_variables, lambda: self.update_state(*args, **kwargs))[1]
 
     def stateless_result(self, metric_variables: Sequence[Any]) -> Any:
         """Returns the figure for the Variables' values."""
-        return functional(self.result, self.variables)(list(metric_variables))[0]
+        return self._purely(metric_variables, self.result)[0]
+
+    def _purely(self, values: Sequence[Any], fn: Callable) -> tuple[Any, list[Array]]:
+        if len(values) != len(self.variables):
+            raise StateError(
+                f"{self.name}: metric_variables",
+                received=f"{len(values)} values",
+                expected=f"{len(self.variables)}, one a Variable",
+            )
+        return functional(fn, self.variables)(list(values))
 
     def stateless_reset_state(self) -> list[Array]:
         """Returns the values to start from."""
@@ -135,16 +143,14 @@ class Metric(Tracked):
         return f"<{type(self).__name__} name={self.name}>"
 
 
-class _Total(Metric):
-    def take(self, values: Any, sample_weight: Any) -> tuple[Array, Array]:
-        """Returns the sum of values times weights, and that of the weights."""
-        mask = values.mask if is_masked(values) else None
-        data = jnp.asarray(values.fill(0) if is_masked(values) else unwrap(values))
-        data = data.astype(self.dtype)
-        return weighted_sums(data, weights_for(data, mask, sample_weight))
+def _sums(values: Any, sample_weight: Any, dtype: Any) -> tuple[Array, Array]:
+    """Returns the sum of values times weights, and that of the weights."""
+    mask = values.mask if is_masked(values) else None
+    data = jnp.asarray(values.fill(0) if is_masked(values) else unwrap(values), dtype)
+    return weighted_sums(data, weights_for(data, mask, sample_weight))
 
 
-class Mean(_Total):
+class Mean(Metric):
     """The mean of values.
 
     >>> metric = Mean()
@@ -154,13 +160,13 @@ class Mean(_Total):
     """
 
     def __init__(self, name: str | None = "mean", dtype: Any = None):
-        super().__init__(dtype, name)  # pyright: ignore[reportCallIssue]
+        super().__init__(dtype, name)
         self.total = self.add_variable(name="total")
         self.count = self.add_variable(name="count")
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:
         """Takes values in, each with its weight."""
-        self.add_sums(*self.take(values, sample_weight))
+        self.add_sums(*_sums(values, sample_weight, self.dtype))
 
     def add_sums(self, total: Any, count: Any) -> None:
         """Takes a sum of values and the sum of their weights in."""
@@ -173,16 +179,16 @@ class Mean(_Total):
         return jnp.where(count == 0, 0, self.total.value / jnp.where(count == 0, 1, count))
 
 
-class Sum(_Total):
+class Sum(Metric):
     """The sum of values."""
 
     def __init__(self, name: str | None = "sum", dtype: Any = None):
-        super().__init__(dtype, name)  # pyright: ignore[reportCallIssue]
+        super().__init__(dtype, name)
         self.total = self.add_variable(name="total")
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:
         """Takes values in, each with its weight."""
-        self.total.assign_add(self.take(values, sample_weight)[0])
+        self.total.assign_add(_sums(values, sample_weight, self.dtype)[0])
 
     def result(self) -> Array:
         """Returns the sum."""
@@ -199,7 +205,7 @@ class MeanMetricWrapper(Mean):
     """
 
     def __init__(self, fn: Callable, name: str | None = None, dtype: Any = None, **kwargs: Any):
-        super().__init__(name or getattr(fn, "__name__", "metric"), dtype)
+        super().__init__(name, dtype)
         self._fn = fn
         self._fn_kwargs = kwargs
 

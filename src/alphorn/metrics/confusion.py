@@ -3,18 +3,18 @@
 A target counts as positive above 0.5.
 """
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError, ShapeError
+from alphorn.fields import attribute
 from alphorn.losses.pairs import counted, plain_pair, weights_for
 from alphorn.metrics.base import Metric
+from alphorn.naming import serialize
 
 __all__ = [
     "AUC",
@@ -26,7 +26,7 @@ __all__ = [
     "TruePositives",
 ]
 
-_FIGURES = ("true_positives", "true_negatives", "false_positives", "false_negatives")
+_LOWEST = -1e10
 
 
 def _divide(a: Array, b: Array) -> Array:
@@ -34,10 +34,10 @@ def _divide(a: Array, b: Array) -> Array:
 
 
 def _best(pred: Array, k: int) -> Array:
-    """Returns predictions with all but the `k` largest of the last axis at minus infinity."""
+    """Returns predictions with all but the `k` largest of the last axis as low as can be."""
     places = jax.lax.top_k(pred, k)[1]
     chosen = jax.nn.one_hot(places, pred.shape[-1], dtype=jnp.bool_).any(-2)
-    return jnp.where(chosen, pred, -jnp.inf)
+    return jnp.where(chosen, pred, _LOWEST)
 
 
 def _counts(limits: np.ndarray, true: Array, pred: Array, weight: Array) -> dict[str, Array]:
@@ -55,7 +55,10 @@ def _counts(limits: np.ndarray, true: Array, pred: Array, weight: Array) -> dict
     passed = jnp.searchsorted(jnp.asarray(limits[order]), pred, side="left")  # limits below
     columns = jnp.arange(pred.shape[1])[None]
     found: dict[str, Array] = {}
-    for kind, right, wrong in ((True, *_FIGURES[::3]), (False, _FIGURES[2], _FIGURES[1])):
+    for kind, right, wrong in (
+        (True, "true_positives", "false_negatives"),
+        (False, "false_positives", "true_negatives"),
+    ):
         row = jnp.where(true == kind, weight, 0)
         by_limits = jnp.zeros((len(limits) + 1, pred.shape[1]), row.dtype)
         by_limits = by_limits.at[passed, columns].add(row)
@@ -66,18 +69,29 @@ def _counts(limits: np.ndarray, true: Array, pred: Array, weight: Array) -> dict
 
 class _Thresholded(Metric):
     kept: ClassVar[tuple[str, ...]]  # the figures that this one sums
+    if TYPE_CHECKING:
+        thresholds: Any = attribute()
+        name: str | None = attribute()
+        dtype: Any = attribute()
 
-    def _make_sums(self, thresholds: Any, default: float) -> None:
-        given = default if thresholds is None else thresholds
-        self.thresholds = [float(t) for t in (given if np.ndim(given) else [given])]  # pyright: ignore[reportGeneralTypeIssues]
-        if thresholds is not None and any(t < 0 or t > 1 for t in self.thresholds):
+    def _start(self, default: float) -> list[float]:
+        """Makes this a metric, and reads and returns the thresholds."""
+        Metric.__init__(self, self.dtype, self.name)
+        given = self.init_thresholds = self.thresholds
+        self.thresholds = [float(t) for t in np.atleast_1d(default if given is None else given)]
+        if given is not None and any(not 0 <= t <= 1 for t in self.thresholds):
             raise ArgumentError(
-                f"{type(self).__name__}: thresholds", repr(thresholds), "numbers between 0 and 1"
+                f"{type(self).__name__}: thresholds", repr(given), "numbers between 0 and 1"
             )
-        self._kept = [self._sum(name, (len(self.thresholds),)) for name in self.kept]
+        return self.thresholds
 
-    def _sum(self, name: str, shape: tuple[int, ...]) -> Variable:
-        return self.add_variable(shape, name=name)
+    def _make_sums(self, *columns: int) -> None:
+        shape = (len(self.thresholds), *columns)
+        self._kept = [self.add_variable(shape, name=name) for name in self.kept]
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments, with the thresholds as they were given."""
+        return super().get_config() | {"thresholds": serialize(self.init_thresholds)}
 
     def _entries(
         self, y_true: Any, y_pred: Any, sample_weight: Any, columns: bool = False
@@ -103,7 +117,7 @@ class _Thresholded(Metric):
                 )
             true, pred, weight = (v[..., class_id] for v in (true, pred, weight))
         width = pred.shape[-1] if columns else 1
-        return tuple(v.reshape(-1, width) for v in (true > 0.5, pred, weight))  # pyright: ignore[reportReturnType]
+        return (true > 0.5).reshape(-1, width), pred.reshape(-1, width), weight.reshape(-1, width)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Takes a batch in."""
@@ -123,9 +137,10 @@ class _Count(_Thresholded):
     kept = ("accumulator",)
     figure: ClassVar[str]
 
-    def __init__(self, thresholds: Any = None, name: str | None = None, dtype: Any = None):
-        super().__init__(dtype, name)  # pyright: ignore[reportCallIssue]
-        self._make_sums(thresholds, 0.5)
+    def after_init(self) -> None:
+        """Makes the sums."""
+        self._start(0.5)
+        self._make_sums()
 
     def _figures(self) -> tuple[str, ...]:
         return (self.figure,)
@@ -139,38 +154,46 @@ class TruePositives(_Count):
     """How many positives are called so."""
 
     figure = "true_positives"
+    thresholds: Any = None
+    name: str | None = None
+    dtype: Any = None
 
 
 class TrueNegatives(_Count):
     """How many negatives are called so."""
 
     figure = "true_negatives"
+    thresholds: Any = None
+    name: str | None = None
+    dtype: Any = None
 
 
 class FalsePositives(_Count):
     """How many negatives are called positive."""
 
     figure = "false_positives"
+    thresholds: Any = None
+    name: str | None = None
+    dtype: Any = None
 
 
 class FalseNegatives(_Count):
     """How many positives are called negative."""
 
     figure = "false_negatives"
+    thresholds: Any = None
+    name: str | None = None
+    dtype: Any = None
 
 
 class _Ratio(_Thresholded):
-    def __init__(
-        self,
-        thresholds: Any = None,
-        top_k: int | None = None,
-        class_id: int | None = None,
-        name: str | None = None,
-        dtype: Any = None,
-    ):
-        super().__init__(dtype, name)  # pyright: ignore[reportCallIssue]
-        self._make_sums(thresholds, 0.5 if top_k is None else -np.inf)
-        self.top_k, self.class_id = top_k, class_id
+    if TYPE_CHECKING:
+        top_k: int | None = attribute()
+
+    def after_init(self) -> None:
+        """Makes the sums."""
+        self._start(0.5 if self.top_k is None else _LOWEST)
+        self._make_sums()
 
     def result(self) -> Array:
         """Returns the ratio, 0 for nothing."""
@@ -189,6 +212,11 @@ class Precision(_Ratio):
     """
 
     kept = ("true_positives", "false_positives")
+    thresholds: Any = None
+    top_k: int | None = None
+    class_id: int | None = None
+    name: str | None = None
+    dtype: Any = None
 
 
 class Recall(_Ratio):
@@ -202,6 +230,11 @@ class Recall(_Ratio):
     """
 
     kept = ("true_positives", "false_negatives")
+    thresholds: Any = None
+    top_k: int | None = None
+    class_id: int | None = None
+    name: str | None = None
+    dtype: Any = None
 
 
 class AUC(_Thresholded):
@@ -219,48 +252,45 @@ class AUC(_Thresholded):
         from_logits: Whether predictions are logits.
     """
 
-    kept = _FIGURES
+    kept = ("true_positives", "false_positives", "true_negatives", "false_negatives")
+    num_thresholds: int = 200
+    curve: str = "ROC"
+    summation_method: str = "interpolation"
+    name: str | None = None
+    dtype: Any = None
+    thresholds: Any = None
+    multi_label: bool = False
+    num_labels: int | None = None
+    label_weights: Any = None
+    from_logits: bool = False
 
-    def __init__(
-        self,
-        num_thresholds: int = 200,
-        curve: str = "ROC",
-        summation_method: str = "interpolation",
-        name: str | None = None,
-        dtype: Any = None,
-        thresholds: Sequence[float] | None = None,
-        multi_label: bool = False,
-        num_labels: int | None = None,
-        label_weights: Any = None,
-        from_logits: bool = False,
-    ):
-        super().__init__(dtype, name)  # pyright: ignore[reportCallIssue]
-        self.curve, self.summation_method = curve.upper(), summation_method.lower()
-        for argument, value, known in (
+    def after_init(self) -> None:
+        """Checks the arguments and makes the sums."""
+        curve, method = self.curve, self.summation_method
+        self.curve, self.summation_method = curve.upper(), method.lower()
+        for name, given, known in (
             ("curve", curve, ("ROC", "PR", "PRGAIN")),
-            ("summation_method", summation_method, ("interpolation", "minoring", "majoring")),
+            ("summation_method", method, ("interpolation", "minoring", "majoring")),
         ):
-            if getattr(self, argument) not in known:
-                raise ArgumentError(f"AUC: {argument}", repr(value), f"one of {', '.join(known)}")
-        if thresholds is None and num_thresholds <= 1:
-            raise ArgumentError("AUC: num_thresholds", num_thresholds, "at least 2")
-        if multi_label and num_labels is None:
+            if getattr(self, name) not in known:
+                raise ArgumentError(f"AUC: {name}", repr(given), f"one of {', '.join(known)}")
+        if self.thresholds is None and self.num_thresholds <= 1:
+            raise ArgumentError("AUC: num_thresholds", self.num_thresholds, "at least 2")
+        if self.multi_label and self.num_labels is None:
             raise ArgumentError(
                 "AUC: num_labels", "None with multi_label", "how many columns there are"
             )
-        self.multi_label, self.num_labels = multi_label, num_labels
-        self.label_weights, self.from_logits = label_weights, from_logits
-        if thresholds is None:
-            inner = [(i + 1) / (num_thresholds - 1) for i in range(num_thresholds - 2)]
-        else:
-            inner = sorted(thresholds)
-            if any(t < 0 or t > 1 for t in inner):
-                raise ArgumentError("AUC: thresholds", thresholds, "numbers between 0 and 1")
+        if self.label_weights is not None:
+            self.label_weights = np.asarray(self.label_weights).tolist()
+        limits = self._start(0.5)
+        between = self.num_thresholds - 1
+        inner = [(i + 1) / between for i in range(between - 1)]
+        if self.init_thresholds is not None:
+            inner = sorted(limits)
         # All predictions lie above the first and none above the last.
         self.thresholds = [-1e-7, *inner, 1 + 1e-7]
         self.num_thresholds = len(self.thresholds)
-        columns = (num_labels,) if num_labels is not None and multi_label else ()
-        self._kept = [self._sum(name, (self.num_thresholds, *columns)) for name in _FIGURES]
+        self._make_sums(*([self.num_labels] if self.multi_label and self.num_labels else []))
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Takes a batch in."""
@@ -271,16 +301,16 @@ class AUC(_Thresholded):
             true, pred, weight = (v.reshape(-1, 1) for v in (true, pred, weight))
         pred = jax.nn.sigmoid(pred) if self.from_logits else jnp.clip(pred, 0, 1)
         counts = _counts(np.array(self.thresholds, np.float32), true, pred, weight)
-        for name, variable in zip(_FIGURES, self._kept, strict=True):
+        for name, variable in zip(self.kept, self._kept, strict=True):
             variable.assign_add(counts[name] if self.multi_label else counts[name][:, 0])
 
     def result(self) -> Array:
         """Returns the area."""
-        tp, tn, fp, fn = (v.value for v in self._kept)
+        tp, fp, tn, fn = (v.value for v in self._kept)
         if self.curve == "PR" and self.summation_method == "interpolation":
             areas = self._interpolated(tp, fp, fn)
         else:
-            x, y = self._curve(tp, tn, fp, fn)
+            x, y = self._curve(tp, fp, tn, fn)
             if self.summation_method == "interpolation":
                 heights = (y[:-1] + y[1:]) / 2
             elif self.summation_method == "minoring":
@@ -295,7 +325,7 @@ class AUC(_Thresholded):
         weights = jnp.asarray(self.label_weights, areas.dtype)
         return _divide(jnp.sum(areas * weights), jnp.sum(weights))
 
-    def _curve(self, tp: Array, tn: Array, fp: Array, fn: Array) -> tuple[Array, Array]:
+    def _curve(self, tp: Array, fp: Array, tn: Array, fn: Array) -> tuple[Array, Array]:
         recall = _divide(tp, tp + fn)
         if self.curve == "ROC":
             return _divide(fp, fp + tn), recall

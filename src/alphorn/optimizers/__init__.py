@@ -4,7 +4,7 @@ from typing import Any
 
 from alphorn.errors import ArgumentError
 from alphorn.naming import deserialize as _deserialize
-from alphorn.naming import resolve, serialize_object
+from alphorn.naming import names_of, resolve, serialize_object
 from alphorn.optimizers import schedules
 from alphorn.optimizers.base import Optimizer
 from alphorn.optimizers.rules import (
@@ -41,7 +41,7 @@ __all__ = [
 
 def get(identifier: Any) -> Optimizer:
     """Returns the optimizer behind a name, a config, a class or an object."""
-    if isinstance(identifier, str):
+    if isinstance(identifier, str) and identifier.lower() in names_of("optimizers"):
         identifier = identifier.lower()
     found = resolve("optimizers", identifier)
     if not isinstance(found, Optimizer):

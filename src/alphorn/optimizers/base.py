@@ -1,31 +1,47 @@
-"""Optimizer: state, clipping, decay, means and accumulation around an update rule.
-
-The state is a flat list of Variables, so that a training step passes and donates it as it does the
-weights.
-"""
+"""Optimizer: clipping, decay, means and accumulation around the step of one weight."""
 
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 
+from alphorn import initializers
 from alphorn.core.transforms import functional
-from alphorn.core.variable import Variable
-from alphorn.errors import ArgumentError, DataError, UnexpectedArgumentError
-from alphorn.fields import Configurable
-from alphorn.naming import auto_name, register, resolve, serialize_object, snake_case
+from alphorn.core.variable import Variable, unwrap
+from alphorn.errors import (
+    ArgumentError,
+    DataError,
+    ShapeError,
+    StateError,
+    UnexpectedArgumentError,
+)
+from alphorn.naming import (
+    auto_name,
+    custom_object_scope,
+    serialize,
+    snake_case,
+)
+from alphorn.optimizers.state import State
 from alphorn.schedules import LearningRateSchedule
 
-Slots = dict[str, list[Array]]
+
+def only_if(condition: Any, step: Callable[[], None], variables: Sequence[Variable]) -> None:
+    """Runs `step`, and takes back what it wrote where `condition`, which may be traced, is false."""
+    before = [v.value for v in variables]
+    step()
+    for variable, old in zip(variables, before, strict=True):
+        variable.assign(jnp.where(condition, variable.value, old))
 
 
-class Optimizer(Configurable):
-    """Base of optimizers: `update` turns gradients into steps, by Optax where it has the rule.
+class Optimizer(State):
+    """Base of optimizers: write `update_step(gradient, variable, learning_rate)`.
+
+    State is made in `build(variables)`, after `super().build(variables)`, by `add_variable` or
+    `add_variable_from_reference`.
 
     Args:
         learning_rate: A number, a schedule, or a function of nothing.
@@ -38,125 +54,154 @@ class Optimizer(Configurable):
         name: By default the class name in snake case, counted.
     """
 
-    slots: ClassVar[tuple[str, ...]] = ()
-    if TYPE_CHECKING:
+    own_arguments: ClassVar[tuple[str, ...]] = ()
+    # Changes with what a compiled step has taken in for good: the schedule.
+    revision = 0
 
-        def __getattr__(self, name: str) -> Any: ...
-
-    first_slot_value = 0.0
-
-    def after_init(self) -> None:
-        """Checks the arguments and makes step and learning rate."""
-        given = [n for n in ("clipnorm", "clipvalue", "global_clipnorm") if getattr(self, n)]
-        if len(given) > 1:
-            raise ArgumentError(
-                type(self).__name__, received=", ".join(given), expected="one way of clipping"
+    def __init__(
+        self,
+        learning_rate: Any,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ):
+        self.convert_arguments(kwargs)
+        if kwargs:
+            raise UnexpectedArgumentError(
+                type(self).__name__,
+                received=", ".join(kwargs),
+                expected=f"{type(self).__name__}{inspect.signature(type(self))}",
             )
-        self.iterations = self._scalar(0, jnp.int32, "iteration")
-        rate = self.learning_rate_
-        self._schedule = rate if callable(rate) else None
-        self._rate = None
-        if self._schedule is None:
-            self._rate = self._scalar(rate, jnp.float32, "learning_rate")
-        self._slots: dict[str, list[Variable]] = {}
-        self._trained: list[Variable] = []
-        self._averages: list[Variable] = []
+        super().__init__(name or auto_name(snake_case(type(self).__name__)))
+        self.weight_decay = weight_decay
+        self.clipnorm = clipnorm
+        self.clipvalue = clipvalue
+        self.global_clipnorm = global_clipnorm
+        self.use_ema = use_ema
+        self.ema_momentum = ema_momentum
+        self.ema_overwrite_frequency = ema_overwrite_frequency
+        self.loss_scale_factor = loss_scale_factor
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self._check_arguments()
+        self._trainable_variables: list[Variable] = []
+        self._averages: list[Variable | None] = []
         self._sums: list[Variable] = []
-        self._excluded: set[Variable] = set()
+        self._not_decaying: tuple[set[Variable], list[str]] = (set(), [])
+        self._iterations = self.add_variable((), dtype="int32", name="iteration")
+        self._schedule = learning_rate if callable(learning_rate) else None
+        self._rate: Variable | None = None
+        if self._schedule is None:
+            first = initializers.Constant(self._checked_rate(learning_rate))
+            self._rate = self.add_variable((), first, "float32", name="learning_rate")
+
+    def convert_arguments(self, kwargs: dict[str, Any]) -> None:
+        """Renames or drops arguments of Keras 2, in place."""
+        if "lr" in kwargs:
+            kwargs["learning_rate"] = kwargs.pop("lr")
+        if kwargs.pop("decay", None):
+            raise ArgumentError(
+                f"{type(self).__name__}: decay",
+                expected="a schedule",
+                fix="learning_rate=schedules.InverseTimeDecay(learning_rate, 1, decay)",
+            )
+
+    def _check_arguments(self) -> None:
+        kind = type(self).__name__
+        clips = ("clipnorm", "clipvalue", "global_clipnorm")
+        given = [n for n in clips if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise ArgumentError(kind, ", ".join(given), "one way of clipping")
+        steps, often = self.gradient_accumulation_steps, self.ema_overwrite_frequency
+        for name, wrong, expected in (
+            ("gradient_accumulation_steps", steps and steps < 2, "a whole number above 1"),
+            ("ema_momentum", not 0 <= self.ema_momentum <= 1, "a number between 0 and 1"),
+            ("ema_overwrite_frequency", often is not None and often < 1, "a whole number above 0"),
+        ):
+            if wrong:
+                raise ArgumentError(f"{kind}: {name}", repr(getattr(self, name)), expected)
+
+    def _checked_rate(self, value: Any) -> Any:
+        try:
+            number = jnp.asarray(unwrap(value), jnp.float32)
+        except (TypeError, ValueError):
+            number = None
+        if number is None or number.shape:
+            raise ArgumentError(
+                f"{self.name}: learning_rate", repr(value), "a number, a schedule or a function"
+            )
+        return number
 
     # --- state
 
     @property
-    def variables(self) -> list[Variable]:
-        """All state, in Keras's order: step, learning rate, means and sums, then the slots."""
-        found = [self.iterations] + ([] if self._rate is None else [self._rate])
-        return found + self._averages + self._sums + self._slot_order()
-
-    def _slot_order(self) -> list[Variable]:
-        return [
-            self._slots[slot][i]
-            for group in self.slot_groups()
-            for i in range(len(self._trained))
-            for slot in group
-        ]
+    def iterations(self) -> Any:
+        """The number of updates so far."""
+        if self.gradient_accumulation_steps:
+            return self._iterations.value // self.gradient_accumulation_steps
+        return self._iterations
 
     def build(self, variables: Sequence[Variable]) -> None:
-        """Makes the state for `variables`."""
+        """Makes the state for `variables`; extend it for state of your own."""
         if self.built:
             return
-        self._trained = list(variables)
-        self._slots = {s: [self._like(v, s) for v in self._trained] for s in self.slot_names()}
+        self._trainable_variables = list(variables)
+        self._index = {v: i for i, v in enumerate(variables)}
         if self.use_ema:
-            self._averages = [self._like(v, "average", v.slot) for v in self._trained]
+            self._averages = self.add_optimizer_variables(variables, "average")
         if self.gradient_accumulation_steps:
-            self._sums = [self._like(v, "gradient_accumulator", 0.0) for v in self._trained]
+            self._sums = [
+                self.add_variable_from_reference(v, "gradient_accumulator") for v in variables
+            ]
         self.built = True
 
-    def slot_names(self) -> tuple[str, ...]:
-        """Returns the names of the slots in use."""
-        return self.slots
-
-    def slot_groups(self) -> tuple[tuple[str, ...], ...]:
-        """Returns the slots as files hold them: those of a group stand together, weight by weight."""
-        return (self.slot_names(),)
-
-    def _scalar(self, value: Any, dtype: Any, name: str) -> Variable:
-        made = Variable(jnp.asarray(value, dtype), trainable=False, name=name, autocast=False)
-        made.path = f"{self.name}/{name}"
-        return made
-
-    def _like(self, variable: Variable, slot: str, value: Any = None) -> Variable:
-        start = self.first_slot_value if value is None else value
-        array = jnp.broadcast_to(jnp.asarray(start, variable.dtype), variable.shape)
-        name = f"{variable.path.replace('/', '_')}_{slot}"
-        made = Variable(array, dtype=variable.dtype, trainable=False, name=name, autocast=False)
-        made.path = f"{self.name}/{name}"
-        return made
+    # --- the learning rate
 
     @property
     def learning_rate(self) -> Any:
         """The learning rate now; setting it changes it, unless a schedule rules it."""
-        if self._schedule is None:
-            return self._rate
-        return self._rate_now()
+        return self._rate_now() if self._rate is None else self._rate
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
-        if "_rate" not in vars(self):
-            self.learning_rate_ = resolve("schedules", value) if isinstance(value, dict) else value
-            return
-        if self._rate is None and not callable(value):
+        if callable(value):
+            self._variables = [v for v in self._variables if v is not self._rate]
+            self._schedule, self._rate = value, None
+            self.revision += 1
+        elif self._rate is None:
             raise ArgumentError(
                 f"{self.name}: learning_rate follows a schedule",
                 received=repr(value),
                 expected="a schedule",
                 fix="make the optimizer with a number to set it later",
             )
-        if callable(value):
-            self._schedule, self.learning_rate_ = value, value
         else:
-            assert self._rate is not None
-            self._rate.assign(jnp.asarray(value, jnp.float32))
+            self._rate.assign(self._checked_rate(value))
 
     lr = learning_rate
 
     def _rate_now(self) -> Array:
-        if self._schedule is None:
-            assert self._rate is not None
+        if self._rate is not None:
             return self._rate.value
-        if isinstance(self._schedule, LearningRateSchedule):
-            return jnp.asarray(self._schedule(self.iterations.value), jnp.float32)
-        return jnp.asarray(self._schedule(), jnp.float32)
+        schedule: Any = self._schedule
+        by_step = isinstance(schedule, LearningRateSchedule)
+        rate = schedule(self._iterations.value) if by_step else schedule()
+        return jnp.asarray(rate, jnp.float32)
 
     # --- updates
 
-    def update(
-        self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
-    ) -> tuple[list[Array], Slots]:
-        """Returns what is added to the weights, and the slots after it; override it."""
+    def update_step(self, gradient: Array, variable: Variable, learning_rate: Array) -> None:
+        """Updates a weight by its gradient; override it."""
         raise ArgumentError(
-            f"{type(self).__name__} has no update",
-            fix="write update(self, step, rate, grads, weights, slots)",
+            f"{type(self).__name__} has no update_step",
+            fix="write update_step(self, gradient, variable, learning_rate)",
         )
 
     def scale_loss(self, loss: Any) -> Any:
@@ -167,113 +212,108 @@ class Optimizer(Configurable):
         self, var_list: Iterable[Variable] | None = None, var_names: Iterable[str] | None = None
     ) -> None:
         """Leaves weights out of the decay, by themselves or by parts of their names."""
-        self._excluded |= set(var_list or ())
-        patterns = list(var_names or ())
-        self._excluded_names = [*getattr(self, "_excluded_names", []), *patterns]
+        if self.built:
+            raise StateError(
+                f"{self.name}.exclude_from_weight_decay after build",
+                fix="call it before the first step",
+            )
+        self._not_decaying = set(var_list or ()), list(var_names or ())
 
     def _decays(self, variable: Variable) -> bool:
-        names = getattr(self, "_excluded_names", [])
-        return variable not in self._excluded and not any(
-            re.search(n, variable.name) for n in names
-        )
+        variables, patterns = self._not_decaying
+        return variable not in variables and not any(re.search(p, variable.name) for p in patterns)
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Variable]]) -> Any:
-        """Updates each Variable by its gradient; returns the number of steps."""
-        grads, variables = zip(*grads_and_vars, strict=True)
-        self.apply(list(grads), list(variables))
-        return self.iterations.value
+        """Updates each Variable by its gradient; returns the counter of steps."""
+        pairs = list(grads_and_vars)
+        self.apply([g for g, _ in pairs], [v for _, v in pairs])
+        return self._iterations
 
     def apply(
         self, grads: Sequence[Any], trainable_variables: Sequence[Variable] | None = None
     ) -> None:
         """Updates the Variables by their gradients, in order; None leaves one as it is."""
-        if not self.built:
-            if trainable_variables is None:
-                raise ArgumentError(
-                    f"{self.name}.apply before build", fix="give it the trainable_variables"
-                )
-            self.build(trainable_variables)
-        variables = self._trained if trainable_variables is None else list(trainable_variables)
-        if len(grads) != len(variables):
-            raise DataError(
-                f"{self.name}.apply", f"{len(grads)} gradients", f"{len(variables)} of them"
-            )
-        self._check_known(variables)
-        pairs = [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None]
-        if not pairs:
-            raise DataError(f"{self.name}.apply", received="no gradients", expected="at least one")
-        grads = [jnp.asarray(g) for g, _ in pairs]
+        if len(grads) == 0:
+            return
+        pairs = self._pairs(grads, trainable_variables)
+        for gradient, variable in pairs:
+            if variable.overwrite_with_gradient:
+                variable.assign(gradient)
+        pairs = [(g, v) for g, v in pairs if not v.overwrite_with_gradient]
         variables = [v for _, v in pairs]
-        if self.loss_scale_factor:
-            grads = [g / self.loss_scale_factor for g in grads]
+        scale = self.loss_scale_factor
+        gradients = [g / scale if scale else g for g, _ in pairs]
         if self.gradient_accumulation_steps:
-            self._apply_accumulated(grads, variables)
+            self._accumulate(gradients, variables)
         else:
-            self._step(grads, variables)
+            self._update(gradients, variables)
+        if self.use_ema:
+            self._average()
+        for variable in variables:
+            if variable.constraint is not None:
+                variable.assign(variable.constraint(variable.value))
+        self._iterations.assign_add(1)
 
-    def _check_known(self, variables: list[Variable]) -> None:
-        strange = [v.path for v in variables if v not in self._index]
-        if strange:
+    def _pairs(
+        self, grads: Sequence[Any], variables: Sequence[Variable] | None
+    ) -> list[tuple[Array, Variable]]:
+        """Returns gradients, checked, with their Variables."""
+        self._build_for(variables)
+        known = self._trainable_variables if variables is None else list(variables)
+        if len(grads) != len(known):
+            raise DataError(
+                f"{self.name}.apply", f"{len(grads)} gradients", f"{len(known)} of them"
+            )
+        if strange := [v.path for v in known if v not in self._index]:
             raise ArgumentError(
                 f"{self.name} was built for other variables",
                 received=", ".join(strange[:3]),
-                expected=f"some of the {len(self._trained)} that it was built for",
+                expected=f"some of the {len(self._index)} that it was built for",
                 fix="make a new optimizer, or compile the model again",
             )
+        pairs = zip(grads, known, strict=True)
+        pairs = [(jnp.asarray(unwrap(g)), v) for g, v in pairs if g is not None]
+        if not pairs:
+            raise DataError(f"{self.name}.apply", received="no gradients", expected="at least one")
+        for gradient, variable in pairs:
+            if gradient.shape != variable.shape:
+                raise ShapeError(
+                    f"{self.name}.apply: the gradient of '{variable.path}'",
+                    received=f"shape {gradient.shape}",
+                    expected=f"shape {variable.shape}",
+                )
+        return pairs
 
-    @property
-    def _index(self) -> dict[Variable, int]:
-        return {v: i for i, v in enumerate(self._trained)}
+    def _build_for(self, variables: Sequence[Variable] | None) -> None:
+        if self.built:
+            return
+        if variables is None:
+            raise ArgumentError(
+                f"{self.name}.apply before build", fix="give it the trainable_variables"
+            )
+        self.build(variables)
 
-    def _apply_accumulated(self, grads: list[Array], variables: list[Variable]) -> None:
-        places = [self._index[v] for v in variables]
-        sums = [self._sums[i] for i in places]
-        steps = int(self.gradient_accumulation_steps)
-        total = [s.value + g for s, g in zip(sums, grads, strict=True)]
-        due = (self.iterations.value + 1) % steps == 0
-        state = list(dict.fromkeys([*variables, *self.variables]))
+    def _accumulate(self, gradients: list[Array], variables: list[Variable]) -> None:
+        steps: Any = self.gradient_accumulation_steps
+        sums = [self._sums[self._index[v]] for v in variables]
+        totals = [s.value + g for s, g in zip(sums, gradients, strict=True)]
+        due = (self._iterations.value + 1) % steps == 0
+        means = [t / steps for t in totals]
+        only_if(due, lambda: self._update(means, variables), [*variables, *self.variables])
+        for held, total in zip(sums, totals, strict=True):
+            held.assign(jnp.where(due, 0, total))
 
-        def step() -> None:
-            self._step([t / steps for t in total], variables)
+    def _update(self, gradients: list[Array], variables: list[Variable]) -> None:
+        rate = self._rate_now()
+        gradients = self._clipped(gradients)
+        for variable in variables:
+            if self.weight_decay and self._decays(variable):
+                variable.assign_sub(variable.value * self.weight_decay * rate)
+        self._update_each(gradients, variables, rate)
 
-        def wait() -> None:
-            self.iterations.assign_add(1)
-
-        values = [v.value for v in state]
-        _, new = jax.lax.cond(
-            due, lambda s: functional(step, state)(s), lambda s: functional(wait, state)(s), values
-        )
-        for variable, value in zip(state, new, strict=True):
-            variable.assign(value)
-        for s, t in zip(sums, total, strict=True):
-            s.assign(jnp.where(due, jnp.zeros_like(t), t))
-
-    def _step(self, grads: list[Array], variables: list[Variable]) -> None:
-        index = self._index
-        rate, count = self._rate_now(), self.iterations.value
-        step = count // int(self.gradient_accumulation_steps or 1)
-        grads = self._clipped(grads)
-        weights = [v.value for v in variables]
-        places = [index[v] for v in variables]
-        if self.weight_decay:
-            weights = [
-                w - (w * self.weight_decay * rate).astype(w.dtype) if self._decays(v) else w
-                for v, w in zip(variables, weights, strict=True)
-            ]
-        slots = {s: [row[i].value for i in places] for s, row in self._slots.items()}
-        grads = [g.astype(w.dtype) for g, w in zip(grads, weights, strict=True)]
-        updates, after = self.update(step, rate, grads, weights, slots)
-        for variable, weight, change in zip(variables, weights, updates, strict=True):
-            value = weight + change.astype(weight.dtype)
-            if variable.constraint is not None:
-                value = variable.constraint(value)
-            variable.assign(value)
-        for name, values in after.items():
-            for i, value in zip(places, values, strict=True):
-                self._slots[name][i].assign(value)
-        self.iterations.assign(count + 1)
-        if self.use_ema:
-            self._average(variables, places)
+    def _update_each(self, gradients: list[Array], variables: list[Variable], rate: Array) -> None:
+        for gradient, variable in zip(gradients, variables, strict=True):
+            self.update_step(gradient.astype(variable.dtype), variable, rate)
 
     def _clipped(self, grads: list[Array]) -> list[Array]:
         if self.clipnorm:
@@ -291,88 +331,68 @@ class Optimizer(Configurable):
             return [jnp.clip(g, -self.clipvalue, self.clipvalue) for g in grads]
         return grads
 
-    def _average(self, variables: list[Variable], places: list[int]) -> None:
-        step = self.iterations.value
+    def _average(self) -> None:
+        step = jnp.asarray(unwrap(self.iterations))
         # The first step takes the weight itself, as Keras does.
-        keep = jnp.where(step == 1, 0.0, self.ema_momentum).astype(jnp.float32)
-        for variable, i in zip(variables, places, strict=True):
-            average = self._averages[i]
+        keep = jnp.where(step == 0, 0.0, self.ema_momentum).astype(jnp.float32)
+        for variable, average in zip(self._trainable_variables, self._averages, strict=True):
+            if average is None:
+                continue
             average.assign(keep * average.value + (1 - keep) * variable.value)
             if self.ema_overwrite_frequency:
-                due = step % self.ema_overwrite_frequency == 0
+                due = (step + 1) % self.ema_overwrite_frequency == 0
                 variable.assign(jnp.where(due, average.value, variable.value))
 
-    def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
+    def finalize_variable_values(self, var_list: Iterable[Variable]) -> None:
         """Puts the running means into the weights, at the end of training with `use_ema`."""
-        if self.use_ema and self.built:
+        if self.use_ema and int(self._iterations) > 0:
             for variable in var_list:
-                variable.assign(self._averages[self._index[variable]].value)
+                average = self._averages[self._index[variable]]
+                if average is not None:
+                    variable.assign(average.value)
 
     def stateless_apply(
         self, optimizer_variables: Sequence[Any], grads: Sequence[Any], trainable_variables: Any
     ) -> tuple[list[Any], list[Any]]:
         """Returns new weights and new state from values: a pure function."""
-        everything = [*self._trained, *self.variables]
-        values = [*trainable_variables, *optimizer_variables]
-        _, new = functional(lambda: self.apply(grads, self._trained), everything)(values)
-        count = len(self._trained)
-        return new[:count], new[count:]
+        where = f"{self.name}.stateless_apply"
+        if not self.built:
+            raise StateError(f"{where} before build", fix="optimizer.build(trainable_variables)")
+        weights, state = self._trainable_variables, self.variables
+        for name, values, known in (
+            ("optimizer_variables", optimizer_variables, state),
+            ("trainable_variables", trainable_variables, weights),
+        ):
+            if len(values) != len(known):
+                raise StateError(
+                    f"{where}: {name}", f"{len(values)} values", f"{len(known)}, one a Variable"
+                )
+        pure = functional(lambda: self.apply(grads, weights), [*weights, *state])
+        new = pure([*trainable_variables, *optimizer_variables])[1]
+        return new[: len(weights)], new[len(weights) :]
+
+    # --- config
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments, with the learning rate as it is now."""
-        config = super().get_config()
-        if self._rate is not None:
-            config["learning_rate"] = float(self._rate.slot)
-        else:
-            config["learning_rate"] = serialize_object(self._schedule)
-        return config
+        rate = self._schedule if self._rate is None else float(self._rate.slot)
+        own = {n: getattr(self, n) for n in (*COMMON, *self.own_arguments)}
+        config = {"name": self.name, "learning_rate": rate, **own}
+        parameters = inspect.signature(type(self).__init__).parameters.values()
+        unnamed = [p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL]
+        captured = {k: v for k, v in self._captured_arguments().items() if k not in unnamed}
+        self.convert_arguments(captured)
+        return {k: serialize(v) for k, v in (captured | config).items()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Any:
+        """Makes an optimizer, without state, from `get_config()`."""
+        with custom_object_scope(custom_objects):
+            return super().from_config(config)
 
 
-_COMMON: dict[str, Any] = {
-    "weight_decay": None,
-    "clipnorm": None,
-    "clipvalue": None,
-    "global_clipnorm": None,
-    "use_ema": False,
-    "ema_momentum": 0.99,
-    "ema_overwrite_frequency": None,
-    "loss_scale_factor": None,
-    "gradient_accumulation_steps": None,
+COMMON: dict[str, Any] = {
+    name: parameter.default
+    for name, parameter in inspect.signature(Optimizer.__init__).parameters.items()
+    if name not in ("self", "learning_rate", "name", "kwargs")
 }
-
-
-def arguments(**own: Any) -> Callable[[type], type]:
-    """Gives an optimizer its own arguments, then those that all have, in Keras's order."""
-
-    def decorate(cls: type) -> type:
-        defaults = own | {k: v for k, v in _COMMON.items() if k not in own}
-        defaults = {k: v for k, v in defaults.items() if k != "name"} | {"name": None}
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        signature = inspect.Signature(
-            [inspect.Parameter(k, kind, default=v) for k, v in defaults.items()]
-        )
-
-        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-            try:
-                bound = signature.bind(*args, **kwargs)
-            except TypeError as error:
-                raise UnexpectedArgumentError(
-                    f"{cls.__name__}: {error}", expected=f"{cls.__name__}{signature}"
-                ) from None
-            bound.apply_defaults()
-            self.built = False
-            for name, value in bound.arguments.items():
-                setattr(self, name, value)
-            if self.name is None:
-                self.name = auto_name(snake_case(cls.__name__))
-            self.after_init()
-
-        own_self = inspect.Parameter("self", kind)
-        rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
-        __init__.__signature__ = inspect.Signature(  # pyright: ignore
-            [own_self, *signature.parameters.values(), rest]
-        )
-        cls.__init__ = __init__
-        return register("optimizers", cls, cls.__name__, cls.__name__.lower())
-
-    return decorate

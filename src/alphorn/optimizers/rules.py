@@ -1,114 +1,181 @@
 """The update rules: Keras's names and arguments, Optax's steps where it has them."""
 
-from typing import Any
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import jax.numpy as jnp
 import optax
 from jax import Array
 
-from alphorn.core.variable import Variable
-from alphorn.optimizers.base import Optimizer, Slots, arguments
+from alphorn import initializers
+from alphorn.core.variable import Variable, unwrap
+from alphorn.errors import ArgumentError, UnexpectedArgumentError
+from alphorn.naming import register
+from alphorn.optimizers.base import COMMON, Optimizer
 
 __all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "Nadam", "RMSprop"]
 
+Slots = dict[str, Array]
 
-def _scaled(updates: Any, factor: Any) -> list[Array]:
-    return [u * factor for u in updates]
+
+class _Rule(Optimizer):
+    """An optimizer whose step for one weight is a pure function of arrays, `update`.
+
+    Its state is slots: Variables like the weights, by names.
+    """
+
+    slots: ClassVar[tuple[str, ...]] = ()
+    first_slot_value = 0.0
+    if TYPE_CHECKING:
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+
+    def slot_groups(self) -> Sequence[tuple[str, ...]]:
+        """Returns the slots as files hold them: those of a group together, weight by weight."""
+        return [self.slots]
+
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Makes the slots."""
+        if self.built:
+            return
+        super().build(variables)
+        self._slots: dict[str, list[Variable]] = {}
+        start = initializers.Constant(self.first_slot_value)
+        for names in self.slot_groups():
+            columns = self.add_optimizer_variables(variables, names, start)
+            self._slots |= dict(zip(names, columns, strict=True))
+
+    def update_step(self, gradient: Array, variable: Variable, learning_rate: Array) -> None:
+        """Updates a weight and its slots."""
+        own = {name: row[self._get_variable_index(variable)] for name, row in self._slots.items()}
+        step = jnp.asarray(unwrap(self.iterations))
+        slots = {name: slot.value for name, slot in own.items()}
+        change, after = self.update(step, learning_rate, gradient, slots)
+        variable.assign_add(change)
+        for name, slot in own.items():
+            slot.assign(after[name])
+
+    def update(self, step: Array, rate: Array, grad: Array, slots: Slots) -> tuple[Array, Slots]:
+        """Returns what is added to the weight, and the slots after it."""
+        raise NotImplementedError
+
+
+def arguments(**own: Any) -> Callable[[type], type]:
+    """Gives an optimizer its own arguments, then those that all have, in Keras's order."""
+
+    def decorate(cls: type) -> type:
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
+        defaults = own | {k: v for k, v in COMMON.items() if k not in own} | {"name": None}
+        named = [inspect.Parameter(k, kind, default=v) for k, v in defaults.items()]
+        signature = inspect.Signature(named)
+        names = tuple(k for k in own if k not in (*COMMON, "learning_rate"))
+        cast(Any, cls).own_arguments = names
+
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+            self.convert_arguments(kwargs)
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise UnexpectedArgumentError(
+                    f"{cls.__name__}: {error}", expected=f"{cls.__name__}{signature}"
+                ) from None
+            bound.apply_defaults()
+            given = bound.arguments
+            for name in names:
+                setattr(self, name, given.pop(name))
+            Optimizer.__init__(self, **given)
+            self.after_init()
+
+        visible = inspect.Signature([inspect.Parameter("self", kind), *named, rest])
+        cast(Any, __init__).__signature__ = visible
+        cast(Any, cls).__init__ = __init__
+        return register("optimizers", cls, cls.__name__, cls.__name__.lower())
+
+    return decorate
+
+
+def _run(rule: optax.GradientTransformation, grad: Array, state: Any) -> tuple[Array, Any]:
+    """Takes a step by an Optax rule, whose state has fields that its type does not tell."""
+    return cast(tuple[Array, Any], rule.update(grad, state))
 
 
 @arguments(learning_rate=0.01, momentum=0.0, nesterov=False)
-class SGD(Optimizer):
+class SGD(_Rule):
     """Steps down the gradient, with momentum where it is asked for (and Nesterov's)."""
 
-    def slot_names(self) -> tuple[str, ...]:
-        """Momentum, where there is one."""
-        return ("momentum",) if self.momentum else ()
+    def after_init(self) -> None:
+        """Checks the momentum."""
+        if not 0 <= self.momentum <= 1:
+            raise ArgumentError("SGD: momentum", self.momentum, "a number between 0 and 1")
 
-    def update(
-        self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
-    ) -> tuple[list[Array], Slots]:
-        """Returns the steps and the momentum."""
-        steps = _scaled(grads, -rate)
+    def slot_groups(self) -> Sequence[tuple[str, ...]]:
+        """Momentum, where there is one."""
+        return [("momentum",)] if self.momentum else []
+
+    def update(self, step: Array, rate: Array, grad: Array, slots: Slots) -> tuple[Array, Slots]:
+        """Returns the change and the momentum."""
         if not self.momentum:
-            return steps, {}
+            return -rate * grad, {}
         rule = optax.trace(self.momentum, self.nesterov)
-        updates, state = rule.update(steps, optax.TraceState(slots["momentum"]))
-        return updates, {"momentum": state.trace}  # pyright: ignore
+        change, state = _run(rule, -rate * grad, optax.TraceState(slots["momentum"]))
+        return change, {"momentum": state.trace}
 
 
 @arguments(learning_rate=0.001, rho=0.9, momentum=0.0, epsilon=1e-7, centered=False)
-class RMSprop(Optimizer):
+class RMSprop(_Rule):
     """Divides each gradient by the root of its running mean square (Hinton, 2012)."""
 
-    def slot_names(self) -> tuple[str, ...]:
+    def slot_groups(self) -> Sequence[tuple[str, ...]]:
         """Mean squares, then momentum and mean gradients where they are used."""
-        extra = ("momentum",) if self.momentum else ()
-        return ("velocity", *extra, *(("average_gradient",) if self.centered else ()))
+        used = {"velocity": True, "momentum": self.momentum, "average_gradient": self.centered}
+        return [(name,) for name, needed in used.items() if needed]
 
-    def slot_groups(self) -> tuple[tuple[str, ...], ...]:
-        """Each slot by itself."""
-        return tuple((slot,) for slot in self.slot_names())
-
-    def update(
-        self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
-    ) -> tuple[list[Array], Slots]:
-        """Returns the steps and the slots."""
+    def update(self, step: Array, rate: Array, grad: Array, slots: Slots) -> tuple[Array, Slots]:
+        """Returns the change and the slots."""
         after: Slots = {}
         if self.centered:
             rule = optax.scale_by_stddev(self.rho, self.epsilon, eps_in_sqrt=True)
-            mean = slots["average_gradient"]
-            updates, state = rule.update(
-                grads, optax.ScaleByRStdDevState(mu=mean, nu=slots["velocity"])
-            )
-            after["average_gradient"] = state.mu  # pyright: ignore
+            means = optax.ScaleByRStdDevState(mu=slots["average_gradient"], nu=slots["velocity"])
+            scaled, state = _run(rule, grad, means)
+            after["average_gradient"] = state.mu
         else:
             rule = optax.scale_by_rms(self.rho, self.epsilon, eps_in_sqrt=True)
-            updates, state = rule.update(grads, optax.ScaleByRmsState(slots["velocity"]))
-        after["velocity"] = state.nu  # pyright: ignore
-        steps = _scaled(updates, rate)
+            scaled, state = _run(rule, grad, optax.ScaleByRmsState(slots["velocity"]))
+        after["velocity"] = state.nu
+        scaled = rate * scaled
         if self.momentum:
-            steps, trace = optax.trace(self.momentum).update(
-                steps, optax.TraceState(slots["momentum"])
-            )
-            after["momentum"] = trace.trace  # pyright: ignore
-        return [-s for s in steps], after  # pyright: ignore[reportGeneralTypeIssues]
+            trace = optax.TraceState(slots["momentum"])
+            scaled, trace = _run(optax.trace(self.momentum), scaled, trace)
+            after["momentum"] = trace.trace
+        return -scaled, after
 
 
 @arguments(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, amsgrad=False)
-class Adam(Optimizer):
+class Adam(_Rule):
     """Kingma and Ba (2014); with `amsgrad`, Reddi et al. (2018)."""
 
-    def slot_names(self) -> tuple[str, ...]:
-        """First and second moments."""
-        return ("momentum", "velocity", *(("velocity_hat",) if self.amsgrad else ()))
+    def slot_groups(self) -> Sequence[tuple[str, ...]]:
+        """The moments together, the maxima of the second behind."""
+        return [("momentum", "velocity"), *([("velocity_hat",)] if self.amsgrad else [])]
 
-    def slot_groups(self) -> tuple[tuple[str, ...], ...]:
-        """The moments together, their maxima behind."""
-        return (self.slot_names()[:2], self.slot_names()[2:])
-
-    def update(
-        self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
-    ) -> tuple[list[Array], Slots]:
-        """Returns the steps and the moments."""
+    def update(self, step: Array, rate: Array, grad: Array, slots: Slots) -> tuple[Array, Slots]:
+        """Returns the change and the moments."""
         count = (step + 1).astype(jnp.float32)
         second = jnp.sqrt(1 - self.beta_2**count)
         # Keras adds epsilon before the correction of the second moment, Optax after it.
         rule = optax.scale_by_adam(self.beta_1, self.beta_2, self.epsilon / second)
-        state = optax.ScaleByAdamState(step, slots["momentum"], slots["velocity"])
-        updates, state = rule.update(grads, state)
-        after: Slots = {"momentum": state.mu, "velocity": state.nu}  # pyright: ignore
+        moments = optax.ScaleByAdamState(step, slots["momentum"], slots["velocity"])
+        scaled, state = _run(rule, grad, moments)
+        after: Slots = {"momentum": state.mu, "velocity": state.nu}
         if self.amsgrad:
-            largest = [
-                jnp.maximum(a, b)
-                for a, b in zip(slots["velocity_hat"], after["velocity"], strict=True)
-            ]
+            largest = jnp.maximum(slots["velocity_hat"], state.nu)
             after["velocity_hat"] = largest
             factor = second / (1 - self.beta_1**count)
-            updates = [
-                m * factor / (jnp.sqrt(v) + self.epsilon)
-                for m, v in zip(after["momentum"], largest, strict=True)
-            ]
-        return _scaled(updates, -rate), after
+            scaled = state.mu * factor / (jnp.sqrt(largest) + self.epsilon)
+        return -rate * scaled, after
 
 
 @arguments(
@@ -122,112 +189,110 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with weight decay beside the gradient (Loshchilov and Hutter, 2017)."""
 
+    def after_init(self) -> None:
+        """Checks the decay."""
+        if self.weight_decay is None:
+            raise ArgumentError("AdamW: weight_decay", "None", "a number", "use Adam")
+
 
 @arguments(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7)
-class Adamax(Optimizer):
+class Adamax(_Rule):
     """Adam by the largest gradient instead of the mean square (Kingma and Ba, 2014)."""
 
     slots = ("momentum", "norm")
 
-    def update(
-        self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
-    ) -> tuple[list[Array], Slots]:
-        """Returns the steps and the moments."""
+    def update(self, step: Array, rate: Array, grad: Array, slots: Slots) -> tuple[Array, Slots]:
+        """Returns the change and the moments."""
         count = (step + 1).astype(jnp.float32)
-        means = optax.update_moment(grads, slots["momentum"], self.beta_1, 1)
-        norms = [
-            jnp.maximum(self.beta_2 * n, jnp.abs(g))
-            for n, g in zip(slots["norm"], grads, strict=True)
-        ]
-        factor = -rate / (1 - self.beta_1**count)
-        steps = [m * factor / (n + self.epsilon) for m, n in zip(means, norms, strict=True)]
-        return steps, {"momentum": means, "norm": norms}  # pyright: ignore
+        mean = _mean(slots["momentum"], grad, self.beta_1)
+        norm = jnp.maximum(self.beta_2 * slots["norm"], jnp.abs(grad))
+        change = -rate * mean / ((1 - self.beta_1**count) * (norm + self.epsilon))
+        return change, {"momentum": mean, "norm": norm}
+
+
+def _mean(mean: Array, value: Array, share: Any) -> Array:
+    return mean + (value - mean) * (1 - share)
 
 
 @arguments(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7)
-class Nadam(Optimizer):
+class Nadam(_Rule):
     """Adam with Nesterov's momentum (Dozat, 2015), its momentum warmed up as Keras does."""
 
     slots = ("momentum", "velocity")
 
-    def after_init(self) -> None:
-        """Makes the product of momentums so far."""
-        super().after_init()
-        self._product = self._scalar(1, jnp.float32, "u_product")
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Makes the slots, then the product of the momentums so far."""
+        if not self.built:
+            super().build(variables)
+            self._product = self.add_variable((), "ones", "float32", name="u_product")
 
-    @property
-    def variables(self) -> list[Variable]:
-        """All state; the product of momentums comes last."""
-        return [*super().variables, self._product]
+    def _momentum_at(self, count: Array) -> Array:
+        return self.beta_1 * (1 - 0.5 * 0.96**count)
 
-    def update(
-        self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
-    ) -> tuple[list[Array], Slots]:
-        """Returns the steps and the moments."""
+    def _update_each(self, gradients: list[Array], variables: list[Variable], rate: Array) -> None:
+        count = (jnp.asarray(unwrap(self.iterations)) + 1).astype(jnp.float32)
+        self._product.assign(self._product.value * self._momentum_at(count))
+        super()._update_each(gradients, variables, rate)
+
+    def update(self, step: Array, rate: Array, grad: Array, slots: Slots) -> tuple[Array, Slots]:
+        """Returns the change and the moments."""
         count = (step + 1).astype(jnp.float32)
-        now = self.beta_1 * (1 - 0.5 * 0.96**count)
-        following = self.beta_1 * (1 - 0.5 * 0.96 ** (count + 1))
-        product = self._product.value * now
-        self._product.assign(product)
-        means = optax.update_moment(grads, slots["momentum"], self.beta_1, 1)
-        squares = optax.update_moment(grads, slots["velocity"], self.beta_2, 2)
-        correction = 1 - self.beta_2**count
-        steps = []
-        for g, m, v in zip(grads, means, squares, strict=True):  # pyright: ignore
-            ahead = following * m / (1 - product * following) + (1 - now) * g / (1 - product)
-            steps.append(-rate * ahead / (jnp.sqrt(v / correction) + self.epsilon))
-        return steps, {"momentum": means, "velocity": squares}  # pyright: ignore
+        now, following = self._momentum_at(count), self._momentum_at(count + 1)
+        product = self._product.value
+        # Rounded before 1 - beta, as in the correction: else the first steps are 1e-5 off.
+        beta_1, beta_2 = jnp.float32(self.beta_1), jnp.float32(self.beta_2)
+        mean = _mean(slots["momentum"], grad, beta_1)
+        square = _mean(slots["velocity"], jnp.square(grad), beta_2)
+        ahead = following * mean / (1 - product * following) + (1 - now) * grad / (1 - product)
+        root = jnp.sqrt(square / (1 - beta_2**count))
+        return -rate * ahead / (root + self.epsilon), {"momentum": mean, "velocity": square}
 
 
 @arguments(learning_rate=0.001, initial_accumulator_value=0.1, epsilon=1e-7)
-class Adagrad(Optimizer):
+class Adagrad(_Rule):
     """Divides each gradient by the root of its sum of squares (Duchi et al., 2011)."""
 
     slots = ("accumulator",)
 
     def after_init(self) -> None:
         """Notes the first value of the sums."""
-        super().after_init()
         self.first_slot_value = self.initial_accumulator_value
 
-    def update(
-        self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
-    ) -> tuple[list[Array], Slots]:
-        """Returns the steps and the sums."""
+    def update(self, step: Array, rate: Array, grad: Array, slots: Slots) -> tuple[Array, Slots]:
+        """Returns the change and the sums."""
         rule = optax.scale_by_rss(self.initial_accumulator_value, self.epsilon)
-        updates, state = rule.update(grads, optax.ScaleByRssState(slots["accumulator"]))
-        return _scaled(updates, -rate), {"accumulator": state.sum_of_squares}  # pyright: ignore
+        scaled, state = _run(rule, grad, optax.ScaleByRssState(slots["accumulator"]))
+        return -rate * scaled, {"accumulator": state.sum_of_squares}
 
 
 @arguments(learning_rate=0.001, rho=0.95, epsilon=1e-7)
-class Adadelta(Optimizer):
+class Adadelta(_Rule):
     """Scales steps by the ratio of past steps to past gradients (Zeiler, 2012)."""
 
     slots = ("accumulated_grad", "accumulated_delta_var")
 
-    def update(
-        self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
-    ) -> tuple[list[Array], Slots]:
-        """Returns the steps and the means."""
+    def update(self, step: Array, rate: Array, grad: Array, slots: Slots) -> tuple[Array, Slots]:
+        """Returns the change and the means."""
         rule = optax.scale_by_adadelta(self.rho, self.epsilon)
-        state = optax.ScaleByAdaDeltaState(
-            slots["accumulated_grad"], slots["accumulated_delta_var"]
-        )
-        updates, state = rule.update(grads, state)
-        after = {"accumulated_grad": state.e_g, "accumulated_delta_var": state.e_x}  # pyright: ignore
-        return _scaled(updates, -rate), after
+        means = optax.ScaleByAdaDeltaState(*(slots[name] for name in self.slots))
+        scaled, state = _run(rule, grad, means)
+        after = {"accumulated_grad": state.e_g, "accumulated_delta_var": state.e_x}
+        return -rate * scaled, after
 
 
 @arguments(learning_rate=0.001, beta_1=0.9, beta_2=0.99)
-class Lion(Optimizer):
+class Lion(_Rule):
     """Steps by the sign of a momentum (Chen et al., 2023)."""
 
     slots = ("momentum",)
 
-    def update(
-        self, step: Array, rate: Array, grads: list[Array], weights: list[Array], slots: Slots
-    ) -> tuple[list[Array], Slots]:
-        """Returns the steps and the momentum."""
+    def after_init(self) -> None:
+        """Checks the momentum."""
+        if not 0 < self.beta_1 <= 1:
+            raise ArgumentError("Lion: beta_1", self.beta_1, "a number above 0, at most 1")
+
+    def update(self, step: Array, rate: Array, grad: Array, slots: Slots) -> tuple[Array, Slots]:
+        """Returns the change and the momentum."""
         rule = optax.scale_by_lion(self.beta_1, self.beta_2)
-        updates, state = rule.update(grads, optax.ScaleByLionState(step, slots["momentum"]))
-        return _scaled(updates, -rate), {"momentum": state.mu}  # pyright: ignore
+        scaled, state = _run(rule, grad, optax.ScaleByLionState(step, slots["momentum"]))
+        return -rate * scaled, {"momentum": state.mu}

@@ -1,16 +1,17 @@
 """LossScaleOptimizer: 16-bit gradients that do not vanish."""
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
-from alphorn.core.variable import Variable
-from alphorn.optimizers.base import Optimizer, arguments
+from alphorn import initializers
+from alphorn.core.variable import Variable, unwrap
+from alphorn.errors import ArgumentError
+from alphorn.naming import register, serialize
+from alphorn.optimizers.base import COMMON, Optimizer, only_if
 
 
-@arguments(inner_optimizer=None, initial_scale=32768.0, dynamic_growth_steps=2000)
 class LossScaleOptimizer(Optimizer):
     """Scales the loss of another optimizer, so that 16-bit gradients do not vanish.
 
@@ -23,19 +24,49 @@ class LossScaleOptimizer(Optimizer):
         name: By default `loss_scale_optimizer`.
     """
 
-    learning_rate_ = 0.0
-
-    def after_init(self) -> None:
-        """Makes scale and counter."""
-        super().after_init()
-        self.dynamic_scale = self._scalar(self.initial_scale, jnp.float32, "dynamic_scale")
-        self.step_counter = self._scalar(0, jnp.int32, "step_counter")
+    def __init__(
+        self,
+        inner_optimizer: Optimizer,
+        initial_scale: float = 2.0**15,
+        dynamic_growth_steps: int = 2000,
+        name: str | None = None,
+        **kwargs: Any,
+    ):
+        if not isinstance(inner_optimizer, Optimizer):
+            raise ArgumentError(
+                "LossScaleOptimizer: inner_optimizer", repr(inner_optimizer), "an Optimizer"
+            )
+        for argument, value in kwargs.items():
+            # Old files name the defaults.
+            if argument not in COMMON or value != COMMON[argument]:
+                raise ArgumentError(
+                    f"LossScaleOptimizer: {argument}",
+                    received=repr(value),
+                    expected="no such argument",
+                    fix="give it to the inner_optimizer",
+                )
+        super().__init__(0.0, name=name)
+        self.inner_optimizer = inner_optimizer
+        self.initial_scale, self.dynamic_growth_steps = initial_scale, dynamic_growth_steps
+        inner_optimizer.loss_scale_factor = None  # else gradients would be divided twice
+        self.step_counter = self.add_variable((), dtype="int32", name="step_counter")
+        first = initializers.Constant(initial_scale)
+        self.dynamic_scale = self.add_variable((), first, "float32", name="dynamic_scale")
 
     @property
     def variables(self) -> list[Variable]:
         """Own state, counter and scale, then the inner optimizer's."""
-        own = [*super().variables, self.step_counter, self.dynamic_scale]
-        return [*own, *self.inner_optimizer.variables]
+        return [*super().variables, *self.inner_optimizer.variables]
+
+    @property
+    def iterations(self) -> Any:
+        """The inner optimizer's number of updates."""
+        return self.inner_optimizer.iterations
+
+    @property
+    def revision(self) -> int:
+        """That of the inner optimizer."""
+        return self.inner_optimizer.revision
 
     @property
     def learning_rate(self) -> Any:
@@ -46,11 +77,12 @@ class LossScaleOptimizer(Optimizer):
     def learning_rate(self, value: Any) -> None:
         self.inner_optimizer.learning_rate = value
 
+    lr = learning_rate
+
     def build(self, variables: Sequence[Variable]) -> None:
         """Makes the inner optimizer's state."""
         self.inner_optimizer.build(variables)
-        self._trained = self.inner_optimizer._trained
-        self.built = True
+        super().build(variables)
 
     def scale_loss(self, loss: Any) -> Any:
         """Returns the loss times the scale."""
@@ -60,21 +92,29 @@ class LossScaleOptimizer(Optimizer):
         self, grads: Sequence[Any], trainable_variables: Sequence[Variable] | None = None
     ) -> None:
         """Updates by unscaled gradients, if they are finite."""
-        if not self.built:
-            self.build(list(trainable_variables or ()))
-        scale = self.dynamic_scale.value
-        plain = [None if g is None else g.astype(jnp.float32) / scale for g in grads]
-        finite = functools.reduce(
-            jnp.logical_and, [jnp.all(jnp.isfinite(g)) for g in plain if g is not None]
-        )
-        state = list(dict.fromkeys([*self._trained, *self.inner_optimizer.variables]))
-        before = [v.value for v in state]
-        safe = [None if g is None else jnp.where(finite, g, 0) for g in plain]
-        self.inner_optimizer.apply(safe, trainable_variables)
-        for variable, old in zip(state, before, strict=True):
-            variable.assign(jnp.where(finite, variable.value, old))
+        self._build_for(trainable_variables)
+        inner, scale = self.inner_optimizer, self.dynamic_scale.value
+        plain = [None if g is None else jnp.asarray(unwrap(g), jnp.float32) / scale for g in grads]
+        finite = jnp.array([jnp.isfinite(g).all() for g in plain if g is not None]).all()
+        state = [*self._trainable_variables, *inner.variables]
+        only_if(finite, lambda: inner.apply(plain, trainable_variables), state)
         count = jnp.where(finite, self.step_counter.value + 1, 0)
         grow = count >= self.dynamic_growth_steps
-        changed = jnp.where(finite, jnp.where(grow, scale * 2, scale), scale / 2)
-        self.dynamic_scale.assign(jnp.maximum(changed, 1e-6))
+        self.dynamic_scale.assign(jnp.where(finite, jnp.where(grow, scale * 2, scale), scale / 2))
         self.step_counter.assign(jnp.where(grow, 0, count))
+
+    def finalize_variable_values(self, var_list: Iterable[Variable]) -> None:
+        """Puts the inner optimizer's running means into the weights."""
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that make this optimizer again."""
+        return {
+            "name": self.name,
+            "inner_optimizer": serialize(self.inner_optimizer),
+            "initial_scale": self.initial_scale,
+            "dynamic_growth_steps": self.dynamic_growth_steps,
+        }
+
+
+register("optimizers", LossScaleOptimizer, "LossScaleOptimizer", "lossscaleoptimizer")

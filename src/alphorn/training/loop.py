@@ -112,8 +112,7 @@ class Trainer(Steps):
             for callback in bar:
                 callback.on_train_end()
             raise
-        if self.optimizer.use_ema if hasattr(self.optimizer, "use_ema") else False:
-            self.optimizer.finalize_variable_values(self.trainable_variables)
+        self.optimizer.finalize_variable_values(self.trainable_variables)
         events("train_end", {k: v[-1] for k, v in history.history.items()})
         return history
 

@@ -320,7 +320,8 @@ class Steps:
             state = self.optimizer.variables if step == "train_step" else []
             variables = _unique([*self.variables, *state, *sums])
         switches = tuple(v in set(self.trainable_variables) for v in self.variables)
-        key = (step, tuple(map(id, variables)), switches, self.run_eagerly)
+        revision = self.optimizer.revision if step == "train_step" else 0
+        key = (step, tuple(map(id, variables)), switches, self.run_eagerly, revision)
         programs = vars(self).setdefault("programs", {})
         if key not in programs:
             kind = Prediction if step == "predict_step" else None
