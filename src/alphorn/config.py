@@ -11,6 +11,18 @@ import numpy as np
 
 from alphorn.errors import ArgumentError
 
+__all__ = [
+    "cache_folder",
+    "dtype_policy",
+    "epsilon",
+    "floatx",
+    "image_data_format",
+    "set_dtype_policy",
+    "set_epsilon",
+    "set_floatx",
+    "set_image_data_format",
+]
+
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _LAYOUTS = ("channels_last", "channels_first")
 _settings = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}

@@ -20,7 +20,27 @@ from alphorn.fields import Configurable, Converter
 from alphorn.naming import deserialize as _deserialize
 from alphorn.naming import register, resolve, serialize, snake_case
 
-__all__ = ["Initializer", "deserialize", "get", "serialize"]
+__all__ = [
+    "Constant",
+    "GlorotNormal",
+    "GlorotUniform",
+    "HeNormal",
+    "HeUniform",
+    "Identity",
+    "Initializer",
+    "LecunNormal",
+    "LecunUniform",
+    "Ones",
+    "Orthogonal",
+    "RandomNormal",
+    "RandomUniform",
+    "TruncatedNormal",
+    "VarianceScaling",
+    "Zeros",
+    "deserialize",
+    "get",
+    "serialize",
+]
 
 Shape = Sequence[int]
 
@@ -35,7 +55,6 @@ class Initializer(Configurable):
         super().__init_subclass__(**kwargs)
         if cls.__module__ == __name__ and not cls.__name__.startswith("_"):
             register("initializers", cls, cls.__name__, snake_case(cls.__name__), *cls.also)
-            __all__.append(cls.__name__)
 
     def __call__(self, shape: Shape, dtype: Any = None) -> Array:
         """Returns an array."""
