@@ -99,6 +99,12 @@ LAYERS = [
     Case("TimeDistributed", lambda L: L.TimeDistributed(L.Dense(3))),
     Case("TimeDistributed", lambda L: L.TimeDistributed(L.LSTM(3)), inputs="nested", label="lstm"),
     Case("MultiHeadAttention", lambda L: L.MultiHeadAttention(2, 3), inputs="two"),
+    Case(
+        "MultiHeadAttention",
+        lambda L: L.MultiHeadAttention(2, 3, sliding_window=2, use_gate=True),
+        inputs="two",
+        label="window",
+    ),
     Case("Attention", lambda L: L.Attention(), inputs="pair"),
     Case("Attention", lambda L: L.Attention(True, "concat"), inputs="pair", label="concat"),
     Case("AdditiveAttention", lambda L: L.AdditiveAttention(), inputs="pair"),

@@ -19,6 +19,7 @@ from alphorn.errors import ArgumentError, ShapeError
 from alphorn.initializers import AsInitializer
 from alphorn.kernels import gates
 from alphorn.kernels.recurrence import Pointwise
+from alphorn.layers.core import _HoldsLayers
 from alphorn.regularizers import AsRegularizer
 
 __all__ = ["GRUCell", "LSTMCell", "SimpleRNNCell", "StackedRNNCells"]
@@ -143,15 +144,15 @@ class _Cell(Layer):
         raise ArgumentError(f"{type(self).__name__} does not say what it does with its gates")
 
     def call(
-        self, sequence: Array, states: Any, training: bool | None = False
+        self, inputs: Array, states: Any, training: bool | None = False
     ) -> tuple[Array, list[Array]]:
         """Computes one step: `(output, states)` from `(batch, features)` and states."""
         states = list(states) if isinstance(states, list | tuple) else [states]
         masks = _drawn.get({}).get(id(self))
         if masks is None:
-            masks = self.dropout_masks(sequence.shape[0], sequence.dtype, training)
-        sequence = sequence if masks[0] is None else sequence * masks[0]
-        return self.step(sequence, states, masks[1])
+            masks = self.dropout_masks(inputs.shape[0], inputs.dtype, training)
+        inputs = inputs if masks[0] is None else inputs * masks[0]
+        return self.step(inputs, states, masks[1])
 
     def step(self, x: Array, states: list[Array], kept: Array | None) -> tuple[Array, list[Array]]:
         """Computes one step whose state enters the product times `kept`."""
@@ -312,7 +313,7 @@ class GRUCell(_Cell):
         return new, [new]
 
 
-class StackedRNNCells(Layer):
+class StackedRNNCells(_HoldsLayers):
     """Several cells as one: each takes the output of the one before.
 
     Args:

@@ -12,13 +12,14 @@ from alphorn.core.masked import Masked, fill_masked, is_masked, mask_of, unmask
 from alphorn.core.rules import Call, choose, collect_births, first_mask, nest
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.kernels.recurrence import reverse_by_extent
+from alphorn.layers.core import _HoldsLayers
 from alphorn.layers.recurrent import step_mask
 from alphorn.naming import deserialize, serialize
 
 __all__ = ["Bidirectional", "TimeDistributed", "Wrapper"]
 
 
-class Wrapper(Layer):
+class Wrapper(_HoldsLayers):
     """A layer that holds another, `self.layer`."""
 
     layer: Any
@@ -103,7 +104,7 @@ def _with(inputs: Any, mask: Any) -> Any:
     return Masked(inputs, jnp.asarray(mask).astype(bool))
 
 
-class Bidirectional(Layer):
+class Bidirectional(_HoldsLayers):
     """Runs a recurrent layer from both ends of each row and joins what comes out.
 
     Args:
@@ -167,7 +168,8 @@ class Bidirectional(Layer):
 
     @staticmethod
     def _again(layer: Layer, config: dict[str, Any]) -> Any:
-        return type(layer).from_config(deserialize(config["config"]))
+        own = {type(m).__name__: type(m) for m in layer._family() if m.user_defined}
+        return type(layer).from_config(deserialize(config["config"], custom_objects=own))
 
     @property
     def return_sequences(self) -> bool:
