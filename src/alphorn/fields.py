@@ -129,11 +129,11 @@ def _generate_init(cls: type) -> None:
             setattr(self, name, field.convert(value) if field.convert else _copied(value))
         self.after_init()
 
-    __init__.generated = True  # pyright: ignore[reportFunctionMemberAccess]
+    vars(__init__)["generated"] = True
     rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
     takes_more = cls.setup is not Configurable.setup and "name" not in declared
     visible = [*keywords, rest] if takes_more else keywords
-    __init__.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess]
+    vars(__init__)["__signature__"] = inspect.Signature(
         [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD), *visible]
     )
     __init__.__qualname__ = f"{cls.__qualname__}.__init__"

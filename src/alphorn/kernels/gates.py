@@ -10,7 +10,7 @@ output `(B, U)`, and the last states, each `(B, U)`. Options of all three:
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,14 @@ from alphorn.kernels.recurrence import (
 
 Activation = Callable[[Array], Array]
 States = tuple[Array, ...]
+
+
+class Options(TypedDict, total=False):
+    """What all three take by name: see the top of the room."""
+
+    go_backwards: bool
+    zero_output_for_mask: bool
+    sequences: bool
 
 
 def _linear(x: Array) -> Array:
@@ -150,6 +158,7 @@ def _run(
     recurrent_kernel: Array,
     bias: Array | None = None,
     recurrent_bias: Array | None = None,
+    *,
     go_backwards: bool = False,
     zero_output_for_mask: bool = False,
     sequences: bool = True,
@@ -160,9 +169,9 @@ def _run(
     turned, mask, steps = time_major(x, mask, go_backwards)
     projected = _project(turned, kernel, bias)
     series = recur(pointwise, projected, steps, states, recurrent_kernel, recurrent_bias)
-    last = tuple(s[-1] for s in series)  # pyright: ignore[reportGeneralTypeIssues]
+    last = tuple(s[-1] for s in series)
     if sequences:
-        return as_outputs(series[0], mask, zero_output_for_mask), last  # pyright: ignore[reportIndexIssue]
+        return as_outputs(series[0], mask, zero_output_for_mask), last
     return last_output(last[0], mask), last
 
 
@@ -181,7 +190,7 @@ def simple_rnn(
     bias: Array | None = None,
     *,
     activation: Activation | None = jnp.tanh,
-    **options: bool,
+    **options: Unpack[Options],
 ) -> tuple[Array, States]:
     """Runs `h = activation(x W + h U + b)` over time.
 
@@ -196,7 +205,7 @@ def simple_rnn(
         **options: See the top of the room.
     """
     weights = (kernel, recurrent_kernel, bias)
-    return _run(simple_pointwise(activation), x, mask, (state,), *weights, **options)  # pyright: ignore[reportArgumentType]
+    return _run(simple_pointwise(activation), x, mask, (state,), *weights, **options)
 
 
 def lstm(
@@ -210,7 +219,7 @@ def lstm(
     *,
     activation: Activation | None = jnp.tanh,
     recurrent_activation: Activation | None = jax.nn.sigmoid,
-    **options: bool,
+    **options: Unpack[Options],
 ) -> tuple[Array, States]:
     """Runs an LSTM over time; gates stand in the order i, f, c, o.
 
@@ -228,7 +237,7 @@ def lstm(
     """
     pointwise = lstm_pointwise(activation, recurrent_activation)
     weights = (kernel, recurrent_kernel, bias)
-    return _run(pointwise, x, mask, (hidden, carry), *weights, **options)  # pyright: ignore[reportArgumentType]
+    return _run(pointwise, x, mask, (hidden, carry), *weights, **options)
 
 
 def gru(
@@ -242,7 +251,7 @@ def gru(
     activation: Activation | None = jnp.tanh,
     recurrent_activation: Activation | None = jax.nn.sigmoid,
     reset_after: bool = True,
-    **options: bool,
+    **options: Unpack[Options],
 ) -> tuple[Array, States]:
     """Runs a GRU over time; gates stand in the order z, r, h.
 
@@ -269,20 +278,20 @@ def gru(
         new = gru_step(projected, states[0], recurrent_kernel, activation, recurrent_activation)
         return new, (new,)
 
-    sequences = options.pop("sequences", True)
+    sequences = options.get("sequences", True)
     if not x.shape[1]:
         return _nothing(state, sequences), (state,)
     # Padding is filled before the projection: NaN would reach the kernel's gradient.
     turned, _, _ = time_major(x, mask, False)
     projected = jnp.swapaxes(_project(turned, kernel, bias), 0, 1)
-    zeros = options.pop("zero_output_for_mask", False) and sequences
+    zeros = options.get("zero_output_for_mask", False) and sequences
     outputs, states = scan_cell(
         step,
         projected,
         mask,
         (state,),
+        go_backwards=options.get("go_backwards", False),
         zero_output_for_mask=zeros,
-        **options,  # pyright: ignore[reportArgumentType]
     )
     return (outputs if sequences else last_output(states[0], mask)), states
 

@@ -238,10 +238,11 @@ class MultiHeadAttention(Layer):
 
     def weight_options(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the arguments of kernels and of biases."""
-        return tuple(
+        kernel, bias = (
             {k: getattr(self, f"{what}_{k}") for k in ("initializer", "regularizer", "constraint")}
             for what in ("kernel", "bias")
-        )  # pyright: ignore[reportReturnType]
+        )
+        return kernel, bias
 
     def build(self, query_shape: Any, value_shape: Any, key_shape: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Makes the four projections."""

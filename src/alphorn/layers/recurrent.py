@@ -16,6 +16,7 @@ from alphorn.core.scope import shapes_of
 from alphorn.core.transforms import functional, lifted_scan
 from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError, ShapeError, StateError
+from alphorn.fields import fields
 from alphorn.initializers import AsInitializer
 from alphorn.kernels.recurrence import reverse_by_extent, scan_cell
 from alphorn.layers.cells import (
@@ -48,7 +49,7 @@ class _Recurrent(Layer):
         if not self.return_sequences:
             return None
         mask = step_mask(first_mask(call.masks))
-        return reverse_by_extent(mask, mask) if self.go_backwards else mask  # pyright: ignore[reportArgumentType]
+        return mask if mask is None or not self.go_backwards else reverse_by_extent(mask, mask)
 
     @property
     def weights(self) -> list[Variable]:
@@ -271,8 +272,7 @@ class _Fused(_Recurrent):
 
     def after_init(self) -> None:
         """Makes the cell."""
-        from_cell = self.cell_class.__init__.__signature__.parameters  # pyright: ignore
-        shared = {n: getattr(self, n) for n in from_cell if n in vars(self)}
+        shared = {n: getattr(self, n) for n in fields(self.cell_class) if n in vars(self)}
         self.cell = self.cell_class(
             **shared, dtype=self.dtype_policy, trainable=self.trainable, name=self.cell_name()
         )

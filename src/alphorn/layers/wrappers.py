@@ -104,6 +104,10 @@ def _with(inputs: Any, mask: Any) -> Any:
     return Masked(inputs, jnp.asarray(mask).astype(bool))
 
 
+def _goes_back(layer: Any) -> bool:
+    return layer.go_backwards
+
+
 class Bidirectional(_HoldsLayers):
     """Runs a recurrent layer from both ends of each row and joins what comes out.
 
@@ -121,10 +125,10 @@ class Bidirectional(_HoldsLayers):
 
     def __init__(
         self,
-        layer: Layer,
+        layer: Any,
         merge_mode: str | None = "concat",
         weights: list[Any] | None = None,
-        backward_layer: Layer | None = None,
+        backward_layer: Any = None,
         **kwargs: Any,
     ):
         if not isinstance(layer, Layer) or not hasattr(layer, "go_backwards"):
@@ -145,8 +149,8 @@ class Bidirectional(_HoldsLayers):
         self.forward_layer = self._again(layer, config)
         if backward_layer is None:
             config["config"]["name"] = f"backward_{layer.name.removeprefix('forward_')}"
-            config["config"]["go_backwards"] = not layer.go_backwards  # pyright: ignore[reportAttributeAccessIssue]
-            self.backward_layer = self._again(layer, config)
+            config["config"]["go_backwards"] = not _goes_back(layer)
+            self.backward_layer: Any = self._again(layer, config)
         else:
             self.backward_layer = backward_layer
             for name in ("stateful", "return_sequences", "return_state"):
@@ -156,10 +160,10 @@ class Bidirectional(_HoldsLayers):
                         received=getattr(backward_layer, name),
                         expected=f"{getattr(layer, name)}, as in the forward layer",
                     )
-            if backward_layer.go_backwards == layer.go_backwards:  # pyright: ignore[reportAttributeAccessIssue]
+            if _goes_back(backward_layer) == _goes_back(layer):
                 raise ArgumentError(
                     "Bidirectional: both layers run in one direction",
-                    received=f"go_backwards={layer.go_backwards} twice",  # pyright: ignore[reportAttributeAccessIssue]
+                    received=f"go_backwards={_goes_back(layer)} twice",
                     expected="go_backwards=True in one of them",
                 )
         self._given_backward = backward_layer is not None
@@ -189,7 +193,7 @@ class Bidirectional(_HoldsLayers):
     def reset_state(self) -> None:
         """Sets kept states to zero."""
         self.forward_layer.reset_state()
-        self.backward_layer.reset_state()  # pyright: ignore[reportAttributeAccessIssue]
+        self.backward_layer.reset_state()
 
     reset_states = reset_state
 
