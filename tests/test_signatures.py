@@ -95,7 +95,7 @@ DIFFERENCES = {
     "layers.AdditiveAttention": ("seed", "said in full: in Keras it comes in **kwargs"),
     "layers.BatchNormalization": (
         "renorm renorm_clipping renorm_momentum",
-        "no batch renormalization: it depends on the order of batches",
+        "batch renormalization is not written",
     ),
     "layers.Dense": ("lora_alpha lora_rank quantization_config", LOW_RANK),
     "layers.Embedding": ("lora_alpha lora_rank quantization_config", LOW_RANK),
