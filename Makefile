@@ -1,4 +1,4 @@
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint stubs bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,6 +21,10 @@ lint: $(VENV)/.made
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m basedpyright
+
+# For type checkers: what the table of ops makes at run time.
+stubs: $(VENV)/.made
+	$(RUN) tests/stubs.py
 
 bench: $(VENV)/.made
 	$(RUN) -m benchmarks

@@ -31,7 +31,6 @@ WIDTH = "its width depends on the length: a row alone has another shape"
 FIRST = "windows count from the row's first step, positions from the batch's"
 MOVED = "time is no longer the first axis: a row alone has another shape"
 ROWS = "takes statistics over the batch, which a row alone does not have"
-IDS = "takes ids"
 
 LAYERS = [
     Case("Identity", lambda L: L.Identity()),
@@ -100,6 +99,12 @@ LAYERS = [
     Case("TimeDistributed", lambda L: L.TimeDistributed(L.Dense(3))),
     Case("TimeDistributed", lambda L: L.TimeDistributed(L.LSTM(3)), inputs="nested", label="lstm"),
     Case("MultiHeadAttention", lambda L: L.MultiHeadAttention(2, 3), inputs="two"),
+    Case(
+        "MultiHeadAttention",
+        lambda L: L.MultiHeadAttention(2, 3, sliding_window=2, use_gate=True),
+        inputs="two",
+        label="window",
+    ),
     Case("Attention", lambda L: L.Attention(), inputs="pair"),
     Case("Attention", lambda L: L.Attention(True, "concat"), inputs="pair", label="concat"),
     Case("AdditiveAttention", lambda L: L.AdditiveAttention(), inputs="pair"),
@@ -125,11 +130,12 @@ TRAINING = frozenset(
 
 # Classes that no data pass through by themselves, and other names of layers above.
 WITHOUT_ROW = {
-    "Layer": "the base",
-    "Wrapper": "the base of wrappers",
+    "Wrapper": "the base of wrappers, which computes nothing",
     "InputLayer": "no data pass through it: it makes a Symbol",
-    "LSTMCell": "one step: under RNN",
-    "GRUCell": "one step: under RNN",
-    "SimpleRNNCell": "one step: under RNN",
-    "StackedRNNCells": "one step: under RNN",
+    "LSTMCell": "one step: it is run by RNN",
+    "GRUCell": "one step: it is run by RNN",
+    "SimpleRNNCell": "one step: it is run by RNN",
+    "StackedRNNCells": "one step: it is run by RNN",
+    "Model": "a graph of layers: test_models has rows of its own",
+    "Sequential": "a graph of layers: test_models has rows of its own",
 }

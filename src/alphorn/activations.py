@@ -18,7 +18,34 @@ from alphorn.fields import Converter
 from alphorn.kernels.attention import masked_softmax
 from alphorn.naming import names_of, register, resolve
 
-__all__ = ["deserialize", "get", "serialize"]  # and every activation: see `_activation`
+__all__ = [
+    "celu",
+    "deserialize",
+    "elu",
+    "exponential",
+    "gelu",
+    "get",
+    "glu",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
+    "leaky_relu",
+    "linear",
+    "log_sigmoid",
+    "log_softmax",
+    "mish",
+    "relu",
+    "relu6",
+    "selu",
+    "serialize",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "softsign",
+    "tanh",
+    "tanh_shrink",
+]
 
 
 def _activation(*names: str) -> Callable[[Callable], Callable]:
@@ -33,7 +60,6 @@ def _activation(*names: str) -> Callable[[Callable], Callable]:
                 return Masked.trusted(function(x.data, *args, **kwargs), x.mask)
             return function(jnp.asarray(unwrap(x)), *args, **kwargs)
 
-        __all__.append(function.__name__)
         return register("activations", activation, function.__name__, *names)
 
     return decorate
@@ -226,7 +252,6 @@ def log_softmax(x: Any, axis: int = -1) -> Any:
 
 for _function in (softmax, log_softmax):
     register("activations", _function)
-    __all__ += [_function.__name__]
 
 
 def get(identifier: Any) -> Callable:

@@ -5,11 +5,24 @@ import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from alphorn.errors import ArgumentError
+
+__all__ = [
+    "cache_folder",
+    "dtype_policy",
+    "epsilon",
+    "floatx",
+    "image_data_format",
+    "set_dtype_policy",
+    "set_epsilon",
+    "set_floatx",
+    "set_image_data_format",
+]
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _LAYOUTS = ("channels_last", "channels_first")
@@ -143,7 +156,7 @@ def set_dtype_policy(policy: str | DTypePolicy | None) -> None:
     _global_policy[0] = None if policy is None else as_policy(policy)
 
 
-def as_policy(value: object) -> DTypePolicy:
+def as_policy(value: Any) -> DTypePolicy:
     """Returns `value` (a policy, a type, a name, a config or None) as a policy.
 
     >>> as_policy("mixed_float16").compute_dtype
@@ -155,7 +168,7 @@ def as_policy(value: object) -> DTypePolicy:
         return value
     if isinstance(value, dict):
         return DTypePolicy(**value.get("config", value))
-    return DTypePolicy(value if isinstance(value, str) else jnp.dtype(value).name)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return DTypePolicy(value if isinstance(value, str) else jnp.dtype(value).name)
 
 
 _seed_lock = threading.Lock()

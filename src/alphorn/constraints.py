@@ -10,7 +10,8 @@ from alphorn.config import epsilon
 from alphorn.errors import ArgumentError
 from alphorn.fields import Configurable, Converter
 from alphorn.naming import deserialize as _deserialize
-from alphorn.naming import register, resolve, serialize
+from alphorn.naming import register, resolve
+from alphorn.naming import serialize as _serialize
 
 __all__ = [
     "Constraint",
@@ -109,6 +110,11 @@ max_norm, non_neg, unit_norm, min_max_norm = MaxNorm, NonNeg, UnitNorm, MinMaxNo
 def get(identifier: Any) -> Callable | None:
     """Returns the constraint behind a name, a config, a class, a function or None."""
     return resolve("constraints", identifier)
+
+
+def serialize(constraint: Any) -> Any:
+    """Returns a description of a constraint for files."""
+    return _serialize(constraint)
 
 
 def deserialize(config: Any, custom_objects: dict | None = None) -> Any:

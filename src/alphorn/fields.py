@@ -129,18 +129,29 @@ def _generate_init(cls: type) -> None:
             setattr(self, name, field.convert(value) if field.convert else _copied(value))
         self.after_init()
 
-    __init__.generated = True  # pyright: ignore[reportFunctionMemberAccess]
+    vars(__init__)["generated"] = True
     rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
-    visible = keywords if "name" in declared else [*keywords, rest]
-    __init__.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess]
+    takes_more = cls.setup is not Configurable.setup and "name" not in declared
+    visible = [*keywords, rest] if takes_more else keywords
+    vars(__init__)["__signature__"] = inspect.Signature(
         [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD), *visible]
     )
     __init__.__qualname__ = f"{cls.__qualname__}.__init__"
     cls.__init__ = __init__
 
 
+class _Remembering:
+    """Keeps the arguments that it was made with; a base, so that signatures are `__init__`'s."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Keeps the arguments, for `get_config`."""
+        self = super().__new__(cls)
+        object.__setattr__(self, "_captured", (_copied(args), _copied(kwargs)))
+        return self
+
+
 @dataclass_transform(field_specifiers=(attribute, keyword))
-class Configurable:
+class Configurable(_Remembering):
     """Base of everything that files describe: fields or captured arguments, and config."""
 
     if TYPE_CHECKING:
@@ -152,11 +163,8 @@ class Configurable:
         if "__init__" not in cls.__dict__ and _own_fields(cls):
             _generate_init(cls)
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Keeps the arguments, for `get_config`."""
-        self = super().__new__(cls)
-        object.__setattr__(self, "_captured", (_copied(args), _copied(kwargs)))
-        return self
+    def __init__(self) -> None:
+        """Takes no arguments; classes that declare fields get their own."""
 
     def convert_arguments(self, kwargs: dict[str, Any]) -> None:
         """Renames or drops old keyword arguments in place; a hook."""

@@ -18,9 +18,30 @@ from alphorn.core.random import SeedGenerator, as_key
 from alphorn.errors import ArgumentError
 from alphorn.fields import Configurable, Converter
 from alphorn.naming import deserialize as _deserialize
-from alphorn.naming import register, resolve, serialize, snake_case
+from alphorn.naming import register, resolve, snake_case
+from alphorn.naming import serialize as _serialize
 
-__all__ = ["Initializer", "deserialize", "get", "serialize"]
+__all__ = [
+    "Constant",
+    "GlorotNormal",
+    "GlorotUniform",
+    "HeNormal",
+    "HeUniform",
+    "Identity",
+    "Initializer",
+    "LecunNormal",
+    "LecunUniform",
+    "Ones",
+    "Orthogonal",
+    "RandomNormal",
+    "RandomUniform",
+    "TruncatedNormal",
+    "VarianceScaling",
+    "Zeros",
+    "deserialize",
+    "get",
+    "serialize",
+]
 
 Shape = Sequence[int]
 
@@ -35,7 +56,6 @@ class Initializer(Configurable):
         super().__init_subclass__(**kwargs)
         if cls.__module__ == __name__ and not cls.__name__.startswith("_"):
             register("initializers", cls, cls.__name__, snake_case(cls.__name__), *cls.also)
-            __all__.append(cls.__name__)
 
     def __call__(self, shape: Shape, dtype: Any = None) -> Array:
         """Returns an array."""
@@ -110,7 +130,7 @@ class _Random(Initializer):
         """Returns the arguments; a generator is written as its seed."""
         config = super().get_config()
         seed = self.seed
-        return config | {"seed": serialize(seed) if isinstance(seed, SeedGenerator) else seed}
+        return config | {"seed": _serialize(seed) if isinstance(seed, SeedGenerator) else seed}
 
 
 class RandomNormal(_Random):
@@ -162,6 +182,8 @@ class VarianceScaling(_Random):
         mode: Which fan: fan_in, fan_out or fan_avg.
         distribution: truncated_normal, untruncated_normal or uniform.
         seed: As for all initializers.
+        input_axes, output_axes: Those of a weight that count as inputs and as outputs; both or
+            neither, by default the last but one and the last, times the window before them.
     """
 
     def __init__(
@@ -170,6 +192,8 @@ class VarianceScaling(_Random):
         mode: str = "fan_in",
         distribution: str = "truncated_normal",
         seed: Any = None,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
     ):
         modes = ("fan_in", "fan_out", "fan_avg")
         distributions = ("truncated_normal", "untruncated_normal", "uniform", "normal")
@@ -183,13 +207,20 @@ class VarianceScaling(_Random):
                 )
         if scale <= 0:
             raise ArgumentError(f"{type(self).__name__}: scale", scale, "a positive number")
+        if (input_axes is None) != (output_axes is None):
+            raise ArgumentError(
+                f"{type(self).__name__}: input_axes and output_axes",
+                received=f"{input_axes} and {output_axes}",
+                expected="both or neither",
+            )
         self.scale, self.mode, self.distribution, self.seed = scale, mode, distribution, seed
+        self.input_axes, self.output_axes = input_axes, output_axes
         self.after_init()
 
     def __call__(self, shape: Shape, dtype: Any = None) -> Array:
         """Returns the draw."""
         dtype = dtype or floatx()
-        fan_in, fan_out = compute_fans(shape)
+        fan_in, fan_out = compute_fans(shape, self.input_axes, self.output_axes)
         fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
         variance = self.scale / max(1.0, fan)
         if self.distribution == "uniform":
@@ -202,12 +233,20 @@ class VarianceScaling(_Random):
         return deviation * jax.random.truncated_normal(self._key(), -2.0, 2.0, shape, dtype)
 
 
-def compute_fans(shape: Shape) -> tuple[int, int]:
+def compute_fans(
+    shape: Shape,
+    input_axes: Sequence[int] | None = None,
+    output_axes: Sequence[int] | None = None,
+) -> tuple[int, int]:
     """Returns the numbers of inputs and outputs of one unit of a weight.
 
     >>> compute_fans((3, 16, 32))
     (48, 96)
+    >>> compute_fans((3, 16, 32), [0], [1, 2])
+    (3, 512)
     """
+    if input_axes is not None and output_axes is not None:
+        return math.prod(shape[a] for a in input_axes), math.prod(shape[a] for a in output_axes)
     if not shape:
         return 1, 1
     if len(shape) == 1:
@@ -217,8 +256,13 @@ def compute_fans(shape: Shape) -> tuple[int, int]:
 
 
 def _scaling(name: str, scale: float, mode: str, distribution: str, doc: str) -> type:
-    def __init__(self: Any, seed: Any = None) -> None:
-        VarianceScaling.__init__(self, scale, mode, distribution, seed)
+    def __init__(
+        self: Any,
+        seed: Any = None,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
+    ) -> None:
+        VarianceScaling.__init__(self, scale, mode, distribution, seed, input_axes, output_axes)
 
     namespace = {"__init__": __init__, "__doc__": doc, "__module__": __name__}
     return type(name, (VarianceScaling,), namespace)
@@ -268,6 +312,11 @@ def get(identifier: Any) -> Callable | None:
     if isinstance(identifier, np.ndarray | Array):
         return Constant(identifier)
     return resolve("initializers", identifier)
+
+
+def serialize(initializer: Any) -> Any:
+    """Returns a description of an initializer for files."""
+    return _serialize(initializer)
 
 
 def deserialize(config: Any, custom_objects: dict | None = None) -> Any:

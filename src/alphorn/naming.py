@@ -110,9 +110,9 @@ def register_keras_serializable(package: str = "Custom", name: str | None = None
     return decorate
 
 
-def get_registered_name(target: Any) -> str:
-    """Returns the name of `target` in files."""
-    return _registered_names.get(target, getattr(target, "__name__", str(target)))
+def get_registered_name(obj: Any) -> str:
+    """Returns the name of a class or function in files."""
+    return _registered_names.get(obj, getattr(obj, "__name__", str(obj)))
 
 
 def get_registered_object(
@@ -131,10 +131,10 @@ def get_custom_objects() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def custom_object_scope(objects: dict[str, Any] | None = None) -> Iterator[None]:
-    """Makes `objects` known by name while the context lasts."""
+def custom_object_scope(custom_objects: dict[str, Any] | None) -> Iterator[None]:
+    """Makes objects known by their names while the context lasts."""
     before = dict(_custom)
-    _custom.update(objects or {})
+    _custom.update(custom_objects or {})
     try:
         yield
     finally:

@@ -9,7 +9,8 @@ from jax import Array
 from alphorn.errors import ArgumentError
 from alphorn.fields import Configurable, Converter
 from alphorn.naming import deserialize as _deserialize
-from alphorn.naming import register, resolve, serialize
+from alphorn.naming import register, resolve
+from alphorn.naming import serialize as _serialize
 
 __all__ = [
     "L1",
@@ -117,6 +118,11 @@ l1, l2, l1_l2 = L1, L2, L1L2
 def get(identifier: Any) -> Callable | None:
     """Returns the regularizer behind a name, a config, a class, a function or None."""
     return resolve("regularizers", identifier)
+
+
+def serialize(regularizer: Any) -> Any:
+    """Returns a description of a regularizer for files."""
+    return _serialize(regularizer)
 
 
 def deserialize(config: Any, custom_objects: dict | None = None) -> Any:

@@ -69,8 +69,8 @@ class Door(Tracked):
         built: bool = attribute()
         dtype_policy: DTypePolicy = attribute()
         autocast: bool = attribute()
-        compute_dtype: str = attribute()
-        variable_dtype: str = attribute()
+        activity_regularizer: Any = attribute()
+        building: bool = attribute()
         inbound_nodes: list[Any] = attribute()
         call: Callable[..., Any] = attribute()
         build: Callable[..., None] = attribute()
@@ -79,6 +79,16 @@ class Door(Tracked):
         _eager_losses: list[Any] = attribute()
         _family: Callable[[], list[Any]] = attribute()
         _initial_weights: Any = attribute()
+
+        @property
+        def compute_dtype(self) -> str:
+            """The type of the computation."""
+            ...
+
+        @property
+        def variable_dtype(self) -> str:
+            """The type of the weights."""
+            ...
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the layer on arrays, Masked sequences or Symbols.
@@ -197,10 +207,10 @@ class Door(Tracked):
             if training is not None:
                 stack.enter_context(set_context(_training, training))
             outputs = self._dispatch(spec, arguments)
-            if self.activity_regularizer is not None:  # pyright: ignore[reportAttributeAccessIssue]
+            if self.activity_regularizer is not None:
                 for leaf in jax.tree.leaves(outputs, is_leaf=is_masked):
                     self.add_loss(
-                        self.activity_regularizer(  # pyright: ignore[reportAttributeAccessIssue]
+                        self.activity_regularizer(
                             leaf.fill(0) if isinstance(leaf, Masked) else leaf
                         )
                     )
@@ -323,12 +333,13 @@ class Door(Tracked):
         plain, masks = self._split(spec, arguments, False, None)
         outputs = self._run(spec, plain)
         first = spec.first
-        given = masks.get(first) if first else None
+        assert first is not None
+        given = masks.get(first)
         if type(self).compute_mask is not Door.compute_mask:
-            return self._joined(outputs, self.compute_mask(plain[first], given))  # pyright: ignore[reportArgumentType]
+            return self._joined(outputs, self.compute_mask(plain[first], given))
         mask = next(iter(jax.tree.leaves(given)), None)
         leaves = jax.tree.leaves(outputs)
-        inputs = jax.tree.leaves(plain[first])  # pyright: ignore[reportArgumentType]
+        inputs = jax.tree.leaves(plain[first])
         if not self.supports_masking and leaves and leaves[0].ndim < inputs[0].ndim:
             return outputs  # it used the mask, and time is gone
         return self._joined(outputs, mask)
@@ -400,7 +411,7 @@ def scoped_build(build: Callable) -> Callable:
         self._check_initialized()
         outermost = "building" not in vars(self)
         if outermost:
-            self.building = True  # pyright: ignore[reportAttributeAccessIssue]
+            self.building = True
             names = [p for p in inspect.signature(build).parameters][1:]
             self.build_shapes = dict(zip(names, args, strict=False)) | kwargs
         try:
@@ -409,7 +420,7 @@ def scoped_build(build: Callable) -> Callable:
             self.built = True
         finally:
             if outermost:
-                del self.building  # pyright: ignore[reportAttributeAccessIssue]
+                del self.building
         if outermost and self._initial_weights is not None:
             self.set_weights(self._initial_weights)
 

@@ -180,7 +180,7 @@ class Layer(Door):
         variable.regularizer = resolve("regularizers", regularizer)
         variable.constraint = resolve("constraints", constraint)
         variable.overwrite_with_gradient = overwrite_with_gradient
-        variable.born_trainable = trainable  # pyright: ignore[reportAttributeAccessIssue]
+        variable.born_trainable = trainable
         vars(self).setdefault("_weights", []).append(variable)
         return variable
 
@@ -230,10 +230,13 @@ class Layer(Door):
         """The type of the weights."""
         return self.dtype_policy.variable_dtype
 
-    variable_dtype = dtype  # pyright: ignore[reportAssignmentType]
+    @property
+    def variable_dtype(self) -> str:
+        """The type of the weights."""
+        return self.dtype_policy.variable_dtype
 
     @property
-    def compute_dtype(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def compute_dtype(self) -> str:
         """The type of the computation."""
         return self.dtype_policy.compute_dtype
 

@@ -133,9 +133,10 @@ def open_scope(
     guarded: bool = False,
 ) -> Iterator[Scope]:
     """Opens a scope of a copy of `values`; see `Scope`."""
-    token = _scope.set(Scope(dict(values or {}), absorbing, shapes_only, guarded))
+    scope = Scope(dict(values or {}), absorbing, shapes_only, guarded)
+    token = _scope.set(scope)
     try:
-        yield _scope.get()  # pyright: ignore[reportReturnType]
+        yield scope
     finally:
         _scope.reset(token)
 
@@ -147,14 +148,15 @@ def in_scope(
     shapes_only: bool = False,
 ) -> R:
     """Returns `run(scope)` in a scope of its own; runs again under a cache token if it must."""
+    scope: Scope | None = None
     with attempt() as undo:
         try:
             with open_scope(values, absorbing, shapes_only) as scope:
                 return run(scope)
         except BakedReadError as error:
-            if error.scope is not scope:  # pyright: ignore[reportPossiblyUnboundVariable]
+            if scope is None or error.scope is not scope:
                 raise
-            born = {v: v.slot for v in scope.values if v not in values}  # pyright: ignore[reportPossiblyUnboundVariable]
+            born = {v: v.slot for v in scope.values if v not in values}
         undo()
         with (
             _cache_token(next(_fresh_tokens)),

@@ -72,6 +72,8 @@ class Variable:
     Array(3., dtype=float32)
     """
 
+    born_trainable: bool  # where a layer made it
+
     def __init__(
         self,
         initializer: Any,
@@ -327,8 +329,13 @@ def _operator(name: str) -> Callable:
 for _name in (*_BINARY, *(f"r{n}" for n in _BINARY), *_COMPARE, *_UNARY):
     setattr(Variable, f"__{_name}__", _operator(f"__{_name}__"))
 
+
+def _plain(_: None, children: tuple[Any]) -> Any:
+    return children[0]
+
+
 # Flattens to its value and comes back as the plain array: a Variable passes wherever a pytree does.
-jax.tree_util.register_pytree_node(Variable, lambda v: ((v.value,), None), lambda _, c: c[0])  # pyright: ignore[reportArgumentType]
+jax.tree_util.register_pytree_node(Variable, lambda v: ((v.value,), None), _plain)
 canonicalize_value_handlers[Variable] = lambda v: v.value
 
 

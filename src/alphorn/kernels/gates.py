@@ -10,7 +10,7 @@ output `(B, U)`, and the last states, each `(B, U)`. Options of all three:
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,14 @@ _compiled_once = functools.partial(
         *("go_backwards", "zero_output_for_mask", "sequences"),
     ),
 )
+
+
+class Options(TypedDict, total=False):
+    """What all three take by name: see the top of the room."""
+
+    go_backwards: bool
+    zero_output_for_mask: bool
+    sequences: bool
 
 
 def _linear(x: Array) -> Array:
@@ -160,6 +168,7 @@ def _run(
     recurrent_kernel: Array,
     bias: Array | None = None,
     recurrent_bias: Array | None = None,
+    *,
     go_backwards: bool = False,
     zero_output_for_mask: bool = False,
     sequences: bool = True,
@@ -170,9 +179,9 @@ def _run(
     turned, mask, steps = time_major(x, mask, go_backwards)
     projected = _project(turned, kernel, bias)
     series = recur(pointwise, projected, steps, states, recurrent_kernel, recurrent_bias)
-    last = tuple(s[-1] for s in series)  # pyright: ignore[reportGeneralTypeIssues]
+    last = tuple(s[-1] for s in series)
     if sequences:
-        return as_outputs(series[0], mask, zero_output_for_mask), last  # pyright: ignore[reportIndexIssue]
+        return as_outputs(series[0], mask, zero_output_for_mask), last
     return last_output(last[0], mask), last
 
 
@@ -192,7 +201,7 @@ def simple_rnn(
     bias: Array | None = None,
     *,
     activation: Activation | None = jnp.tanh,
-    **options: bool,
+    **options: Unpack[Options],
 ) -> tuple[Array, States]:
     """Runs `h = activation(x W + h U + b)` over time.
 
@@ -207,7 +216,7 @@ def simple_rnn(
         **options: See the top of the room.
     """
     weights = (kernel, recurrent_kernel, bias)
-    return _run(simple_pointwise(activation), x, mask, (state,), *weights, **options)  # pyright: ignore[reportArgumentType]
+    return _run(simple_pointwise(activation), x, mask, (state,), *weights, **options)
 
 
 @_compiled_once
@@ -222,7 +231,7 @@ def lstm(
     *,
     activation: Activation | None = jnp.tanh,
     recurrent_activation: Activation | None = jax.nn.sigmoid,
-    **options: bool,
+    **options: Unpack[Options],
 ) -> tuple[Array, States]:
     """Runs an LSTM over time; gates stand in the order i, f, c, o.
 
@@ -240,7 +249,7 @@ def lstm(
     """
     pointwise = lstm_pointwise(activation, recurrent_activation)
     weights = (kernel, recurrent_kernel, bias)
-    return _run(pointwise, x, mask, (hidden, carry), *weights, **options)  # pyright: ignore[reportArgumentType]
+    return _run(pointwise, x, mask, (hidden, carry), *weights, **options)
 
 
 @_compiled_once
@@ -255,7 +264,7 @@ def gru(
     activation: Activation | None = jnp.tanh,
     recurrent_activation: Activation | None = jax.nn.sigmoid,
     reset_after: bool = True,
-    **options: bool,
+    **options: Unpack[Options],
 ) -> tuple[Array, States]:
     """Runs a GRU over time; gates stand in the order z, r, h.
 
@@ -282,20 +291,20 @@ def gru(
         new = gru_step(projected, states[0], recurrent_kernel, activation, recurrent_activation)
         return new, (new,)
 
-    sequences = options.pop("sequences", True)
+    sequences = options.get("sequences", True)
     if not x.shape[1]:
         return _nothing(state, sequences), (state,)
     # Padding is filled before the projection: NaN would reach the kernel's gradient.
     turned, _, _ = time_major(x, mask, False)
     projected = jnp.swapaxes(_project(turned, kernel, bias), 0, 1)
-    zeros = options.pop("zero_output_for_mask", False) and sequences
+    zeros = options.get("zero_output_for_mask", False) and sequences
     outputs, states = scan_cell(
         step,
         projected,
         mask,
         (state,),
+        go_backwards=options.get("go_backwards", False),
         zero_output_for_mask=zeros,
-        **options,  # pyright: ignore[reportArgumentType]
     )
     return (outputs if sequences else last_output(states[0], mask)), states
 

@@ -125,8 +125,7 @@ def _choose(valid: Array | None, new: States, old: States) -> States:
     return tuple(jnp.where(valid, n, o) for n, o in zip(new, old, strict=True))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _unfold(
+def _unfolded(
     pointwise: Pointwise,
     projected: Array,
     steps: Array | None,
@@ -151,6 +150,9 @@ def _unfold(
     return series, kept
 
 
+_unfold = jax.custom_vjp(_unfolded, nondiff_argnums=(0,))
+
+
 def _unfold_forward(pointwise: Pointwise, *args: Any) -> tuple[Any, Any]:
     out = _unfold(pointwise, *args)
     return out, (args, out)
@@ -164,8 +166,7 @@ def _unfold_backward(pointwise: Pointwise, residuals: Any, cotangents: Any) -> t
 _unfold.defvjp(_unfold_forward, _unfold_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def recur(
+def _recur(
     pointwise: Pointwise,
     projected: Array,
     steps: Array | None,
@@ -183,11 +184,14 @@ def recur(
         kernel: `(U, G)`, applied to the output.
         bias: `(G,)`, added to that product, or None.
     """
-    return _unfold(pointwise, projected, steps, states, kernel, bias)[0]  # pyright: ignore[reportIndexIssue]
+    return _unfold(pointwise, projected, steps, states, kernel, bias)[0]
+
+
+recur = jax.custom_vjp(_recur, nondiff_argnums=(0,))
 
 
 def _recur_forward(pointwise: Pointwise, *args: Any) -> tuple[Any, Any]:
-    series, kept = _unfold(pointwise, *args)  # pyright: ignore[reportGeneralTypeIssues]
+    series, kept = _unfold(pointwise, *args)
     return series, (args, series, kept)
 
 

@@ -182,9 +182,11 @@ class MultiHeadAttention(Layer):
         use_bias: Whether projections have biases.
         output_shape: Size of the output's features, by default the query's.
         attention_axes: Only time, axis 1.
+        sliding_window: Each query sees the keys less than so many steps before or after it.
         flash_attention: None or False; True where the device has it.
-        seed: Of the dropout.
         *_initializer, *_regularizer, *_constraint: Of the weights.
+        use_gate: Whether heads are multiplied by a learned sigmoid of the query.
+        seed: Of the dropout.
 
     Called on query, value and key (by default the value), `(batch, time, features)` each, masked or
     not; returns `(batch, query time, features)` with the query's mask.
@@ -197,6 +199,7 @@ class MultiHeadAttention(Layer):
     use_bias: bool = True
     output_shape: Any = None
     attention_axes: Any = None
+    sliding_window: int | None = None
     flash_attention: bool | None = None
     kernel_initializer: AsInitializer = "glorot_uniform"
     bias_initializer: AsInitializer = "zeros"
@@ -205,6 +208,7 @@ class MultiHeadAttention(Layer):
     activity_regularizer: AsRegularizer = None
     kernel_constraint: AsConstraint = None
     bias_constraint: AsConstraint = None
+    use_gate: bool = False
     seed: Any = None
 
     masking = choose
@@ -225,14 +229,20 @@ class MultiHeadAttention(Layer):
             raise ArgumentError(
                 "MultiHeadAttention: flash_attention", "True", "None: chosen where it is faster"
             )
+        window = self.sliding_window
+        if window is not None and (not isinstance(window, int) or window < 1):
+            raise ArgumentError(
+                "MultiHeadAttention: sliding_window", repr(window), "None or an integer > 0"
+            )
         self.seed_generator = SeedGenerator(self.seed)
 
     def weight_options(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the arguments of kernels and of biases."""
-        return tuple(
+        kernel, bias = (
             {k: getattr(self, f"{what}_{k}") for k in ("initializer", "regularizer", "constraint")}
             for what in ("kernel", "bias")
-        )  # pyright: ignore[reportReturnType]
+        )
+        return kernel, bias
 
     def build(self, query_shape: Any, value_shape: Any, key_shape: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Makes the four projections."""
@@ -252,6 +262,10 @@ class MultiHeadAttention(Layer):
         options = {"dtype": self.dtype_policy}
         self.query_dense = _Projection(self, (heads, dim), False, name="query", **options)
         self.key_dense = _Projection(self, (heads, dim), False, name="key", **options)
+        self.gate_dense = None
+        if self.use_gate:
+            self.gate_dense = _Projection(self, (heads, values), False, name="gate", **options)
+            self.gate_dense.build((query_shape[-1],))
         self.value_dense = _Projection(self, (heads, values), False, name="value", **options)
         self.output_dense = _Projection(self, size, True, name="attention_output", **options)
         self.query_dense.build((query_shape[-1],))
@@ -299,10 +313,19 @@ class MultiHeadAttention(Layer):
             scale=1 / math.sqrt(self.key_dim),
             query_mask=query_mask,
             key_mask=seen,
-            attention_mask=attention_mask,
+            attention_mask=self._within_window(attention_mask, q.shape[1], k.shape[1]),
             causal=use_causal_mask,
             keep=keep,
             keep_rate=1 - self.dropout,
         )
+        if self.gate_dense is not None:
+            output = output * jax.nn.sigmoid(self.gate_dense.project(clean(query, query_mask)))
         output = self.output_dense.project(output)
         return (output, weights) if return_attention_scores else output
+
+    def _within_window(self, attention_mask: Any, queries: int, keys: int) -> Array | None:
+        if self.sliding_window is None:
+            return attention_mask
+        distance = jnp.arange(queries)[:, None] - jnp.arange(keys)
+        near = jnp.abs(distance) < self.sliding_window
+        return near if attention_mask is None else near & attention_mask.astype(bool)

@@ -3,7 +3,7 @@
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,9 @@ from alphorn.core.rules import preserve
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.initializers import AsInitializer
 from alphorn.kernels import gates
+from alphorn.kernels.gates import Options
 from alphorn.kernels.recurrence import Pointwise
+from alphorn.layers.core import _HoldsLayers
 from alphorn.regularizers import AsRegularizer
 
 __all__ = ["GRUCell", "LSTMCell", "SimpleRNNCell", "StackedRNNCells"]
@@ -43,7 +45,6 @@ class _Cell(Layer):
 
     masking = preserve
     states: ClassVar[int] = 1
-    activation: AsActivation = "tanh"
 
     def after_init(self) -> None:
         """Checks sizes and rates."""
@@ -130,7 +131,9 @@ class _Cell(Layer):
         """Whether a kernel may run the cell: activations with weights need JAX's own gradient."""
         return not any(isinstance(f, Layer) for f in self.activations().values())
 
-    def run(self, x: Array, mask: Array | None, states: list[Array], **options: bool) -> Any:
+    def run(
+        self, x: Array, mask: Array | None, states: list[Array], **options: Unpack[Options]
+    ) -> Any:
         """Runs the cell's kernel over `(batch, time, features)`: `(outputs, states)`."""
         raise ArgumentError(f"{type(self).__name__} has no kernel")
 
@@ -143,15 +146,15 @@ class _Cell(Layer):
         raise ArgumentError(f"{type(self).__name__} does not say what it does with its gates")
 
     def call(
-        self, sequence: Array, states: Any, training: bool | None = False
+        self, inputs: Array, states: Any, training: bool | None = False
     ) -> tuple[Array, list[Array]]:
         """Computes one step: `(output, states)` from `(batch, features)` and states."""
         states = list(states) if isinstance(states, list | tuple) else [states]
         masks = _drawn.get({}).get(id(self))
         if masks is None:
-            masks = self.dropout_masks(sequence.shape[0], sequence.dtype, training)
-        sequence = sequence if masks[0] is None else sequence * masks[0]
-        return self.step(sequence, states, masks[1])
+            masks = self.dropout_masks(inputs.shape[0], inputs.dtype, training)
+        inputs = inputs if masks[0] is None else inputs * masks[0]
+        return self.step(inputs, states, masks[1])
 
     def step(self, x: Array, states: list[Array], kept: Array | None) -> tuple[Array, list[Array]]:
         """Computes one step whose state enters the product times `kept`."""
@@ -174,7 +177,7 @@ class SimpleRNNCell(_Cell):
     """
 
     gates = 1
-    units: int  # pyright: ignore[reportGeneralTypeIssues]
+    units: int
     activation: AsActivation = "tanh"
     use_bias: bool = True
     kernel_initializer: AsInitializer = "glorot_uniform"
@@ -194,10 +197,12 @@ class SimpleRNNCell(_Cell):
         """Returns what the cell does with its gates."""
         return gates.simple_pointwise(**self.activations())
 
-    def run(self, x: Array, mask: Array | None, states: list[Array], **options: bool) -> Any:
+    def run(
+        self, x: Array, mask: Array | None, states: list[Array], **options: Unpack[Options]
+    ) -> Any:
         """Runs the cell's kernel over `(batch, time, features)`: `(outputs, states)`."""
         weights = (self.kernel.value, self.recurrent_kernel.value, self.biases()[0])
-        return gates.simple_rnn(x, mask, *states, *weights, **self.activations(), **options)  # pyright: ignore[reportCallIssue]
+        return gates.simple_rnn(x, mask, states[0], *weights, **self.activations(), **options)
 
 
 class LSTMCell(_Cell):
@@ -208,7 +213,7 @@ class LSTMCell(_Cell):
 
     gates = 4
     states = 2
-    units: int  # pyright: ignore[reportGeneralTypeIssues]
+    units: int
     activation: AsActivation = "tanh"
     recurrent_activation: AsActivation = "sigmoid"
     use_bias: bool = True
@@ -241,10 +246,13 @@ class LSTMCell(_Cell):
         """Returns what the cell does with its gates."""
         return gates.lstm_pointwise(**self.activations())
 
-    def run(self, x: Array, mask: Array | None, states: list[Array], **options: bool) -> Any:
+    def run(
+        self, x: Array, mask: Array | None, states: list[Array], **options: Unpack[Options]
+    ) -> Any:
         """Runs the cell's kernel over `(batch, time, features)`: `(outputs, states)`."""
         weights = (self.kernel.value, self.recurrent_kernel.value, self.biases()[0])
-        return gates.lstm(x, mask, *states, *weights, **self.activations(), **options)  # pyright: ignore[reportCallIssue]
+        hidden, carry = states
+        return gates.lstm(x, mask, hidden, carry, *weights, **self.activations(), **options)
 
 
 class GRUCell(_Cell):
@@ -254,7 +262,7 @@ class GRUCell(_Cell):
     """
 
     gates = 3
-    units: int  # pyright: ignore[reportGeneralTypeIssues]
+    units: int
     activation: AsActivation = "tanh"
     recurrent_activation: AsActivation = "sigmoid"
     use_bias: bool = True
@@ -286,12 +294,21 @@ class GRUCell(_Cell):
         """Returns what the cell does with its gates, the reset after the product."""
         return gates.gru_pointwise(**self.activations())
 
-    def run(self, x: Array, mask: Array | None, states: list[Array], **options: bool) -> Any:
+    def run(
+        self, x: Array, mask: Array | None, states: list[Array], **options: Unpack[Options]
+    ) -> Any:
         """Runs the cell's kernel over `(batch, time, features)`: `(outputs, states)`."""
         bias = None if self.bias is None else self.bias.value
         weights = (self.kernel.value, self.recurrent_kernel.value, bias)
-        options = {"reset_after": self.reset_after, **options}
-        return gates.gru(x, mask, *states, *weights, **self.activations(), **options)  # pyright: ignore[reportCallIssue]
+        return gates.gru(
+            x,
+            mask,
+            states[0],
+            *weights,
+            **self.activations(),
+            reset_after=self.reset_after,
+            **options,
+        )
 
     def step(self, x: Array, states: list[Array], kept: Array | None) -> tuple[Array, list[Array]]:
         """Computes one step whose state enters the products times `kept`."""
@@ -312,7 +329,12 @@ class GRUCell(_Cell):
         return new, [new]
 
 
-class StackedRNNCells(Layer):
+def _build(cell: Any, input_shape: Any) -> None:
+    if isinstance(cell, Layer) and not cell.built:
+        cell.build(input_shape)
+
+
+class StackedRNNCells(_HoldsLayers):
     """Several cells as one: each takes the output of the one before.
 
     Args:
@@ -347,9 +369,8 @@ class StackedRNNCells(Layer):
     def build(self, input_shape: Any) -> None:
         """Builds each cell on the output of the one before."""
         for cell in self.cells:
-            if isinstance(cell, Layer) and not cell.built:
-                cell.build(input_shape)
-            size = getattr(cell, "output_size", None) or _first(cell.state_size)  # pyright: ignore[reportAttributeAccessIssue]
+            _build(cell, input_shape)
+            size = getattr(cell, "output_size", None) or _first(cell.state_size)
             input_shape = (input_shape[0], *((size,) if isinstance(size, int) else size))
 
     def get_initial_state(self, batch_size: int | None = None) -> list[Any]:

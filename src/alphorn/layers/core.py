@@ -1,14 +1,32 @@
 """Where a graph begins."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from alphorn.core.layer import Layer
 from alphorn.core.rules import preserve
 from alphorn.core.symbol import Node, Symbol
 from alphorn.errors import ArgumentError
+from alphorn.naming import custom_object_scope
 
 __all__ = ["Identity", "Input", "InputLayer"]
+
+
+class _HoldsLayers(Layer):
+    """Layers that hold layers, which may be a user's own."""
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> Self:
+        """Makes a layer from `get_config()`.
+
+        Args:
+            config: What that returned.
+            custom_objects: Classes of your own by name, for the layers inside.
+        """
+        with custom_object_scope(custom_objects):
+            return super().from_config(config)
 
 
 class InputLayer(Layer):

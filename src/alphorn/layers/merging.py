@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +44,7 @@ def _spread(mask: Array, rank: int) -> Array:
 
 class _Merge(Layer):
     masking = join
-    absent: float = 0.0
+    absent: ClassVar[float] = 0.0
 
     def build(self, input_shape: Any) -> None:
         """Checks that the shapes fit together."""
@@ -233,7 +233,7 @@ class Dot(_Merge):
         normalize: Whether vectors are scaled to norm 1 first.
     """
 
-    axes: Any  # pyright: ignore[reportGeneralTypeIssues]
+    axes: Any
     normalize: bool = False
 
     def build(self, input_shape: Any) -> None:

@@ -25,8 +25,8 @@ __all__ = [
 ]
 
 
-def _refuse_channels_first(layer: Layer, mask: Array | None) -> None:
-    if mask is not None and layer.data_format == "channels_first":  # pyright: ignore
+def _refuse_channels_first(layer: Any, mask: Array | None) -> None:
+    if mask is not None and layer.data_format == "channels_first":
         raise MaskError(
             f"{type(layer).__name__} '{layer.name}': a mask with channels_first",
             expected="(batch, time, features)",
@@ -67,7 +67,7 @@ class _Pooling(Layer):
                 expected=f"rank {self.rank + 2}",
             )
         _refuse_channels_first(self, mask)
-        return type(self).pool(  # pyright: ignore[reportAttributeAccessIssue]
+        return self.pool(
             inputs,
             self.pool_size,
             strides=self.strides,

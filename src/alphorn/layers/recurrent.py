@@ -16,6 +16,7 @@ from alphorn.core.scope import shapes_of
 from alphorn.core.transforms import functional, lifted_scan
 from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError, ShapeError, StateError
+from alphorn.fields import fields
 from alphorn.initializers import AsInitializer
 from alphorn.kernels.recurrence import reverse_by_extent, scan_cell
 from alphorn.layers.cells import (
@@ -28,6 +29,7 @@ from alphorn.layers.cells import (
     dropout_drawn,
     first_state,
 )
+from alphorn.layers.core import _HoldsLayers
 from alphorn.regularizers import AsRegularizer
 
 __all__ = ["GRU", "LSTM", "RNN", "SimpleRNN"]
@@ -47,7 +49,7 @@ class _Recurrent(Layer):
         if not self.return_sequences:
             return None
         mask = step_mask(first_mask(call.masks))
-        return reverse_by_extent(mask, mask) if self.go_backwards else mask  # pyright: ignore[reportArgumentType]
+        return mask if mask is None or not self.go_backwards else reverse_by_extent(mask, mask)
 
     @property
     def weights(self) -> list[Variable]:
@@ -181,7 +183,7 @@ def _last(outputs: Any, mask: Array | None) -> Any:
     return jax.tree.map(pick, outputs)
 
 
-class RNN(_Recurrent):
+class RNN(_HoldsLayers, _Recurrent):
     """Runs any cell over time.
 
     Args:
@@ -216,25 +218,25 @@ class RNN(_Recurrent):
         self.states = None
         self._inside_built = False
 
-    def build(self, sequence_shape: Any, initial_state_shape: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Builds the cell on one step."""
-        if len(sequence_shape) < 3:
-            self._check(sequence_shape)
-        step_shape = (sequence_shape[0], *sequence_shape[2:])
+        if len(sequences_shape) < 3:
+            self._check(sequences_shape)
+        step_shape = (sequences_shape[0], *sequences_shape[2:])
         if isinstance(self.cell, Layer) and not self.cell.built:
             self.cell.build(step_shape)
-        self._keep_states(sequence_shape[0])
+        self._keep_states(sequences_shape[0])
 
     def call(
-        self, sequence: Any, initial_state: Any = None, mask: Any = None, training: Any = False
+        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = False
     ) -> Any:
         """Runs the cell: the output, then the states where `return_state` is set."""
-        batch = jax.tree.leaves(sequence)[0].shape[0]
+        batch = jax.tree.leaves(sequences)[0].shape[0]
         states = self._starting_states(initial_state, batch)
-        sequence, mask = by_steps(sequence, mask)
-        self._build_inside(sequence, states)
+        sequences, mask = by_steps(sequences, mask)
+        self._build_inside(sequences, states)
         with dropout_drawn(self.cell, batch, training):
-            outputs, states = self._scan(sequence, mask, states, training)
+            outputs, states = self._scan(sequences, mask, states, training)
         self._store_states(states)
         return self._returned(outputs, _last(outputs, mask), states)
 
@@ -270,8 +272,7 @@ class _Fused(_Recurrent):
 
     def after_init(self) -> None:
         """Makes the cell."""
-        from_cell = self.cell_class.__init__.__signature__.parameters  # pyright: ignore
-        shared = {n: getattr(self, n) for n in from_cell if n in vars(self)}
+        shared = {n: getattr(self, n) for n in fields(self.cell_class) if n in vars(self)}
         self.cell = self.cell_class(
             **shared, dtype=self.dtype_policy, trainable=self.trainable, name=self.cell_name()
         )
@@ -294,22 +295,22 @@ class _Fused(_Recurrent):
         """Adds `zero_output_for_mask`."""
         return super().base_config() | {"zero_output_for_mask": self.zero_output_for_mask}
 
-    def build(self, sequence_shape: Any, initial_state_shape: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Builds the cell on one step."""
-        self._check(sequence_shape)
+        self._check(sequences_shape)
         if not self.cell.built:
-            self.cell.build((sequence_shape[0], sequence_shape[2]))
-        self._keep_states(sequence_shape[0])
+            self.cell.build((sequences_shape[0], sequences_shape[2]))
+        self._keep_states(sequences_shape[0])
 
     def call(
-        self, sequence: Array, initial_state: Any = None, mask: Any = None, training: Any = False
+        self, sequences: Array, initial_state: Any = None, mask: Any = None, training: Any = False
     ) -> Any:
         """Runs the cell: the output, then the states where `return_state` is set."""
-        self._check(sequence.shape)
+        self._check(sequences.shape)
         cell = self.cell
-        if not jnp.issubdtype(sequence.dtype, jnp.floating):
-            sequence = sequence.astype(self.compute_dtype)
-        sequence, mask = by_steps(sequence, mask)
+        if not jnp.issubdtype(sequences.dtype, jnp.floating):
+            sequences = sequences.astype(self.compute_dtype)
+        sequence, mask = by_steps(sequences, mask)
         states = self._starting_states(initial_state, sequence.shape[0])
         states = [s.astype(sequence.dtype) for s in states]
         # One draw a sequence: the same entries are dropped at every step.
@@ -325,14 +326,14 @@ class _Fused(_Recurrent):
                 sequences=self.return_sequences,
             )
         else:
-            sequences, new = self._scan_steps(
+            steps, new = self._scan_steps(
                 lambda x, states: cell.step(x, states, state_kept),
                 sequence,
                 mask,
                 states,
                 self.zero_output_for_mask,
             )
-            output = sequences if self.return_sequences else _last(sequences, mask)
+            output = steps if self.return_sequences else _last(steps, mask)
         self._store_states(new)
         return (output, *new) if self.return_state else output
 

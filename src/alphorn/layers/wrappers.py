@@ -12,13 +12,14 @@ from alphorn.core.masked import Masked, fill_masked, is_masked, mask_of, unmask
 from alphorn.core.rules import Call, choose, collect_births, first_mask, nest
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.kernels.recurrence import reverse_by_extent
+from alphorn.layers.core import _HoldsLayers
 from alphorn.layers.recurrent import step_mask
 from alphorn.naming import deserialize, serialize
 
 __all__ = ["Bidirectional", "TimeDistributed", "Wrapper"]
 
 
-class Wrapper(Layer):
+class Wrapper(_HoldsLayers):
     """A layer that holds another, `self.layer`."""
 
     layer: Any
@@ -103,7 +104,11 @@ def _with(inputs: Any, mask: Any) -> Any:
     return Masked(inputs, jnp.asarray(mask).astype(bool))
 
 
-class Bidirectional(Layer):
+def _goes_back(layer: Any) -> bool:
+    return layer.go_backwards
+
+
+class Bidirectional(_HoldsLayers):
     """Runs a recurrent layer from both ends of each row and joins what comes out.
 
     Args:
@@ -120,10 +125,10 @@ class Bidirectional(Layer):
 
     def __init__(
         self,
-        layer: Layer,
+        layer: Any,
         merge_mode: str | None = "concat",
         weights: list[Any] | None = None,
-        backward_layer: Layer | None = None,
+        backward_layer: Any = None,
         **kwargs: Any,
     ):
         if not isinstance(layer, Layer) or not hasattr(layer, "go_backwards"):
@@ -144,8 +149,8 @@ class Bidirectional(Layer):
         self.forward_layer = self._again(layer, config)
         if backward_layer is None:
             config["config"]["name"] = f"backward_{layer.name.removeprefix('forward_')}"
-            config["config"]["go_backwards"] = not layer.go_backwards  # pyright: ignore[reportAttributeAccessIssue]
-            self.backward_layer = self._again(layer, config)
+            config["config"]["go_backwards"] = not _goes_back(layer)
+            self.backward_layer: Any = self._again(layer, config)
         else:
             self.backward_layer = backward_layer
             for name in ("stateful", "return_sequences", "return_state"):
@@ -155,10 +160,10 @@ class Bidirectional(Layer):
                         received=getattr(backward_layer, name),
                         expected=f"{getattr(layer, name)}, as in the forward layer",
                     )
-            if backward_layer.go_backwards == layer.go_backwards:  # pyright: ignore[reportAttributeAccessIssue]
+            if _goes_back(backward_layer) == _goes_back(layer):
                 raise ArgumentError(
                     "Bidirectional: both layers run in one direction",
-                    received=f"go_backwards={layer.go_backwards} twice",  # pyright: ignore[reportAttributeAccessIssue]
+                    received=f"go_backwards={_goes_back(layer)} twice",
                     expected="go_backwards=True in one of them",
                 )
         self._given_backward = backward_layer is not None
@@ -167,7 +172,8 @@ class Bidirectional(Layer):
 
     @staticmethod
     def _again(layer: Layer, config: dict[str, Any]) -> Any:
-        return type(layer).from_config(deserialize(config["config"]))
+        own = {type(m).__name__: type(m) for m in layer._family() if m.user_defined}
+        return type(layer).from_config(deserialize(config["config"], custom_objects=own))
 
     @property
     def return_sequences(self) -> bool:
@@ -187,7 +193,7 @@ class Bidirectional(Layer):
     def reset_state(self) -> None:
         """Sets kept states to zero."""
         self.forward_layer.reset_state()
-        self.backward_layer.reset_state()  # pyright: ignore[reportAttributeAccessIssue]
+        self.backward_layer.reset_state()
 
     reset_states = reset_state
 

@@ -1,7 +1,7 @@
 """Model: layers and how they are trained."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -253,9 +253,28 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
     weights_writer: Callable[..., None]  # pyright: ignore[reportGeneralTypeIssues]
     weights_reader: Callable[..., None]  # pyright: ignore[reportGeneralTypeIssues]
 
-    def summary(self, *args: Any, **kwargs: Any) -> None:
-        """Prints the layers, their outputs, masks and weights."""
-        Model.summary_printer(self, *args, **kwargs)
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: Sequence[float] | None = None,
+        print_fn: Callable[[str], None] | None = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+        layer_range: tuple[str, str] | None = None,
+    ) -> None:
+        """Prints the layers, their outputs, masks and weights.
+
+        Args:
+            line_length: Width of the table.
+            positions: Relative widths of the columns.
+            print_fn: Takes the text instead of the screen.
+            expand_nested: Whether layers of inner models are listed.
+            show_trainable: Whether a column says what training changes.
+            layer_range: Names of the first and the last layer to list.
+        """
+        Model.summary_printer(
+            self, line_length, positions, print_fn, expand_nested, show_trainable, layer_range
+        )
 
     summary_printer: Callable[..., None]  # pyright: ignore[reportGeneralTypeIssues]
 

@@ -10,6 +10,4 @@ from alphorn.ops.table import PUBLIC
 # Their import fills the table.
 _ROOMS = (core, elementwise, linalg, nn, reduction, selection, shape, steps)
 install()
-globals().update(PUBLIC)
-
-__all__ = sorted(PUBLIC)  # pyright: ignore[reportUnsupportedDunderAll]
+globals().update(PUBLIC, __all__=sorted(PUBLIC))  # for tools: `__init__.pyi`

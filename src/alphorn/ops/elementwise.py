@@ -179,15 +179,13 @@ def _divide_no_nan(x1: Array, x2: Array) -> Array:
 def _binary(
     name: str, function: Callable, rule: Rule, *aliases: str, names: tuple[str, str] = ("x1", "x2")
 ) -> None:
-    if names == ("x", "y"):
+    def of_bits(x: Any, y: Any) -> Any:
+        return function(x, y)
 
-        def plain(x: Any, y: Any) -> Any:  # pyright: ignore[reportRedeclaration]
-            return function(x, y)
-    else:
+    def of_numbers(x1: Any, x2: Any) -> Any:
+        return function(x1, x2)
 
-        def plain(x1: Any, x2: Any) -> Any:
-            return function(x1, x2)
-
+    plain = of_bits if names == ("x", "y") else of_numbers
     summary = f"Returns `{name}({', '.join(names)})` of each pair of entries."
     add(Op(name, plain, rule, names, summary), *aliases)
 

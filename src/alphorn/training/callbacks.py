@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alphorn.errors import ArgumentError
+from alphorn.errors import ArgumentError, StateError
 from alphorn.training.events import EVENTS, Callback, CallbackList, History
 
 __all__ = [
@@ -364,12 +364,22 @@ class LambdaCallback(Callback):
 
 
 class TerminateOnNaN(Callback):
-    """Ends training at the first loss that is not a number, and says at which step."""
+    """Ends training at the first loss that is not a number, and says at which step.
+
+    Args:
+        raise_error: Whether it raises RuntimeError there, so that no callback sees an orderly end.
+    """
+
+    def __init__(self, raise_error: bool = False):
+        super().__init__()
+        self.raise_error = raise_error
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Looks at the loss."""
         loss = dict(logs or {}).get("loss")
         if loss is not None and not np.isfinite(loss):
+            if self.raise_error:
+                raise StateError(f"Batch {batch}: the loss is {loss}")
             self.stopped_step = batch
             self.model.stop_training = True
             print(f"Batch {batch}: the loss is {loss}; training ends.")
