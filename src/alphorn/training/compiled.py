@@ -78,27 +78,27 @@ class CompiledLoss:
         return [t for t in self._trackers if t is not None]
 
     @property
-    def parts(self) -> list[tuple[float, Mean]]:
-        """The weight of each running mean in the total."""
-        pairs = zip(self.weights, self._trackers, strict=True)
-        return [(1.0 if w is None else w, t) for w, t in pairs if t is not None]
+    def factors(self) -> list[float]:
+        """By what the losses are multiplied in the total."""
+        pairs = zip(self.weights, self.losses, strict=True)
+        return [1.0 if w is None else w for w, loss in pairs if loss is not None]
 
-    def __call__(self, y: list, predictions: list, weights: list) -> tuple[Array | None, Array]:
-        """Returns the loss and the weight that it has in an epoch's mean."""
-        total, count = None, jnp.zeros((), jnp.float32)
+    def __call__(self, y: list, predictions: list, weights: list) -> tuple[Array, Array]:
+        """Returns the sum of values of each loss, and the sum of their weights: `(losses,)` each.
+
+        The running means take them in, where they may be written: not inside a gradient that does
+        not carry them.
+        """
+        sums = []
         for i, loss in enumerate(self.losses):
             if loss is None:
                 continue
-            summed, weight = self._sums(loss, y[i], predictions[i], weights[i])
-            value = jnp.where(weight == 0, 0, summed / jnp.where(weight == 0, 1, weight))
-            count = weight
-            if tracker := self._trackers[i]:
-                tracker.add_sums(summed, weight)
-                count = jnp.ones((), jnp.float32)
-            if self.weights[i] is not None:
-                value = value * self.weights[i]
-            total = value if total is None else total + value
-        return total, count
+            found = self._sums(loss, y[i], predictions[i], weights[i])
+            sums.append([jnp.asarray(v, jnp.float32) for v in found])
+            tracker = self._trackers[i]
+            if tracker is not None and tracker.total.writable:
+                tracker.add_sums(*found)
+        return tuple(jnp.stack(part) for part in zip(*sums, strict=True))  # pyright: ignore[reportReturnType]
 
     @staticmethod
     def _sums(loss: Loss, y: Any, prediction: Any, weight: Any) -> tuple[Array, Array]:
@@ -134,20 +134,51 @@ class CompiledLoss:
                 )
 
 
+def means(sums: Array, weights: Array) -> Array:
+    """Returns sums by their weights, 0 for nothing."""
+    return jnp.where(weights == 0, 0, sums / jnp.where(weights == 0, 1, weights))
+
+
 class TotalLoss(Mean):
-    """The running mean of the loss: with several outputs the sum of theirs, times their weights.
+    """The loss over an epoch: the outputs' own means times their factors, and what layers add.
 
     A sum of means over an epoch, not a mean of sums over batches: outputs may differ in how many
-    valid steps a batch of them has.
+    valid steps a batch of them has. `update_state(loss)`, as steps of users call it, is a mean.
     """
 
     def __init__(self) -> None:
         super().__init__(name="loss")
-        self.parts: list[tuple[float, Mean]] = []
+        self.factors: Array | None = None
+
+    def expect(self, factors: list[float]) -> None:
+        """Makes room for the sums of the outputs that have a loss."""
+        self.factors = jnp.asarray(factors, jnp.float32)
+        self.sums = self.add_variable(self.factors.shape, name="sums")
+        self.weights_ = self.add_variable(self.factors.shape, name="weights")
+
+    def add_batch(self, loss: Array, sums: tuple[Array, Array] | None, rows: int) -> None:
+        """Takes a batch in.
+
+        Args:
+            loss: All of it.
+            sums: What `CompiledLoss` gave, None where a user's `compute_loss` used it otherwise.
+            rows: What the rest of the loss weighs.
+        """
+        loss = loss.astype(jnp.float32)
+        if sums is not None and self.factors is not None:
+            self.sums.assign_add(sums[0])
+            self.weights_.assign_add(sums[1])
+            outputs = jnp.sum(means(*sums) * self.factors)
+            loss = jnp.where(loss == outputs, 0, loss - outputs)  # infinite ones too
+        self.add_sums(loss * rows, rows)
 
     def result(self) -> Array:
         """Returns the total so far."""
-        return sum((w * part.result() for w, part in self.parts), super().result())
+        if self.factors is None:
+            return super().result()
+        return super().result() + jnp.sum(
+            means(self.sums.value, self.weights_.value) * self.factors
+        )
 
 
 class CompiledMetrics:

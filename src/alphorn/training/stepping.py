@@ -15,8 +15,13 @@ from alphorn.core.tracking import _unique
 from alphorn.core.transforms import value_and_grad
 from alphorn.core.variable import Variable
 from alphorn.errors import DataError, StateError
-from alphorn.metrics import Mean
-from alphorn.training.compiled import CompiledLoss, CompiledMetrics, outputs_of
+from alphorn.training.compiled import (
+    CompiledLoss,
+    CompiledMetrics,
+    TotalLoss,
+    means,
+    outputs_of,
+)
 from alphorn.training.data import Batch, Stream, Table, is_stream
 from alphorn.training.events import History
 from alphorn.training.step import Prediction, Program
@@ -26,7 +31,7 @@ class Steps:
     """What `compile` adds to a model: the loss, the metrics, the steps on one batch."""
 
     trainer_attributes = frozenset(
-        ["optimizer", "compiled_loss", "compiled_metrics", "loss_tracker", "history", "programs"]
+        ["optimizer", "compiled_loss", "compiled_metrics", "_loss_tracker", "history", "programs"]
     )
     optimizer: Any = None
     loss: Any = None
@@ -35,6 +40,7 @@ class Steps:
     stop_training = False
     history: History | None = None
     run_eagerly = False
+    _noted_sums: list[Any] | None = None
 
     if TYPE_CHECKING:
         name: str
@@ -90,7 +96,7 @@ class Steps:
             "weighted_metrics": weighted_metrics,
         }
         self.compiled_loss = self.compiled_metrics = None
-        self.loss_tracker = Mean(name="loss")
+        self._loss_tracker = TotalLoss()
         self.programs: dict[Any, Any] = {}
         self.stop_training = False
 
@@ -111,7 +117,7 @@ class Steps:
     def metrics(self) -> list[Any]:
         """The loss's mean, the metrics of `compile`, then the model's own."""
         own = super().metrics  # pyright: ignore[reportAttributeAccessIssue]
-        found = [self.loss_tracker] if self.compiled else []
+        found = [self._loss_tracker] if self.compiled else []
         if self.compiled_loss is not None:
             found += self.compiled_loss.trackers
         if self.compiled_metrics is not None:
@@ -147,12 +153,12 @@ class Steps:
 
         def forward() -> tuple[Any, tuple[Any, Any]]:
             y_pred = self(x, training=True)
-            loss = self.compute_loss(x, y, y_pred, sample_weight)
-            return self.optimizer.scale_loss(loss), (y_pred, loss)
+            loss, sums = self._loss_and_sums(x, y, y_pred, sample_weight)
+            return self.optimizer.scale_loss(loss), (y_pred, loss, sums)
 
         variables = self.trainable_variables
-        (_, (y_pred, loss)), grads = value_and_grad(forward, variables, has_aux=True)()
-        self._track_loss(loss, y_pred)
+        (_, (y_pred, loss, sums)), grads = value_and_grad(forward, variables, has_aux=True)()
+        self._loss_tracker.add_batch(loss, sums, rows_of(y_pred))
         self.optimizer.apply(grads, variables)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
@@ -161,8 +167,8 @@ class Steps:
         x, y, sample_weight = unpack(data)
         y_pred = self(x, training=False)
         if y is not None or self.losses:
-            loss = self.compute_loss(x, y, y_pred, sample_weight, training=False)
-            self._track_loss(loss, y_pred)
+            loss, sums = self._loss_and_sums(x, y, y_pred, sample_weight, training=False)
+            self._loss_tracker.add_batch(loss, sums, rows_of(y_pred))
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
     def predict_step(self, data: Any) -> Any:
@@ -179,13 +185,13 @@ class Steps:
     ) -> Any:
         """Returns the loss of a batch: that of `compile`, and what layers add."""
         total = None
-        self._loss_weight = None
-        if self.compiled_loss is not None and y is not None:
+        if self.compiled_loss is not None and self.compiled_loss.factors and y is not None:
             predictions = outputs_of(y_pred)
             weights = self._by_output(sample_weight, len(predictions))
-            total, self._loss_weight = self.compiled_loss(
-                self._by_output(y, len(predictions)), predictions, weights
-            )
+            sums = self.compiled_loss(self._by_output(y, len(predictions)), predictions, weights)
+            if self._noted_sums is not None:
+                self._noted_sums.append(sums)
+            total = jnp.sum(means(*sums) * jnp.asarray(self.compiled_loss.factors, jnp.float32))
         for value in self.losses:
             value = jnp.sum(value)
             total = value if total is None else total + value
@@ -198,12 +204,14 @@ class Steps:
             )
         return total
 
-    def _track_loss(self, loss: Any, y_pred: Any) -> None:
-        weight, self._loss_weight = getattr(self, "_loss_weight", None), None
-        if weight is None:
-            weight = unmask(outputs_of(y_pred)[0]).shape[0]
-        weight = jnp.asarray(weight, jnp.float32)
-        self.loss_tracker.add_sums(loss.astype(jnp.float32) * weight, weight)
+    def _loss_and_sums(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """Returns what `compute_loss` does, and the outputs' sums that are behind it, if one is."""
+        self._noted_sums = noted = []
+        try:
+            loss = self.compute_loss(*args, **kwargs)
+        finally:
+            self._noted_sums = None
+        return loss, noted[0] if len(noted) == 1 else None
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:
         """Takes a batch into the metrics and returns all figures."""
@@ -217,7 +225,7 @@ class Steps:
 
     def get_metrics_result(self) -> dict[str, Any]:
         """Returns the figures so far."""
-        found = {"loss": self.loss_tracker.result()} if self.compiled else {}
+        found = {"loss": self._loss_tracker.result()} if self.compiled else {}
         if self.compiled_loss is not None:
             found |= {t.name: t.result() for t in self.compiled_loss.trackers}
         if self.compiled_metrics is not None:
@@ -295,6 +303,8 @@ class Steps:
         options = self._compile_arguments
         if self.compiled_loss is None:
             self.compiled_loss = CompiledLoss(self.loss, options["loss_weights"], names, keys)
+            if self.compiled_loss.factors:
+                self._loss_tracker.expect(self.compiled_loss.factors)
             self.compiled_metrics = CompiledMetrics(
                 options["metrics"],
                 options["weighted_metrics"],
@@ -372,6 +382,11 @@ def unpack(data: Any) -> tuple[Any, Any, Any]:
     """Returns `(x, y, sample_weight)` from what a step got, None for what is missing."""
     parts = data if isinstance(data, tuple) else (data,)
     return (*parts, None, None)[:3]  # pyright: ignore[reportReturnType]
+
+
+def rows_of(y_pred: Any) -> int:
+    """Returns the number of rows of a model's outputs."""
+    return unmask(outputs_of(y_pred)[0]).shape[0]
 
 
 def _symbols_like(x: Any) -> Any:
