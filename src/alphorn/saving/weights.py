@@ -15,6 +15,7 @@ from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.models.model import Model
 from alphorn.naming import snake_case
+from alphorn.training.interrupts import interrupts_held
 
 __all__ = ["load_weights", "save_weights"]
 
@@ -141,8 +142,9 @@ def load_weights(model: Layer, filepath: Any, skip_mismatch: bool = False) -> No
                         expected=f"shape {variable.shape}",
                     )
                 values.append((variable, np.asarray(found)))
-    for variable, value in values:
-        variable.assign(value)
+    with interrupts_held():
+        for variable, value in values:
+            variable.assign(value)
 
 
 def _checked(filepath: Any) -> Path:

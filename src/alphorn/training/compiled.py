@@ -198,7 +198,6 @@ class CompiledMetrics:
         self.plain = self._spread("metrics", metrics, names, keys)
         self.weighted = self._spread("weighted_metrics", weighted, names, keys)
         self.pairs: list[tuple[int, bool, str, Metric]] = []
-        self.built = False
 
     @staticmethod
     def _spread(what: str, given: Any, names: list[str], keys: list[str]) -> list[list[Any]]:
@@ -219,8 +218,6 @@ class CompiledMetrics:
 
     def build(self, y: list, predictions: list) -> None:
         """Makes the metrics, when the shapes of targets and outputs are known."""
-        if self.built:
-            return
         seen: dict[str, int] = {}
         for weighted, rows in ((False, self.plain), (True, self.weighted)):
             for i, row in enumerate(rows):
@@ -235,7 +232,6 @@ class CompiledMetrics:
                     seen[name] = count + 1
                     name = f"{name}_{count}" if count else name
                     self.pairs.append((i, weighted, name, metric))
-        self.built = True
 
     def _metric(self, identifier: Any, loss: Any, y: Any, prediction: Any) -> Metric:
         kinds = {"accuracy": "Accuracy", "acc": "Accuracy"} | dict.fromkeys(

@@ -82,13 +82,16 @@ class Trainer(Steps):
             validation = self._validation(validation_data, validation_batch_size or batch_size)
         order = np.random.default_rng(np.random.randint(2**31))
         self.stop_training = False
-        self.history = history = History()
         steps = steps_per_epoch or data.steps
-        bar = [] if verbose == 0 else [ProgressBar(1 if verbose == "auto" else int(verbose))]
-        given = [] if callbacks is None else callbacks
-        given = list(given) if isinstance(given, list | tuple) else [given]
-        params = {"epochs": epochs, "steps": steps, "verbose": verbose}
-        events = CallbackList([history, *given, *bar], self, params)
+        events = CallbackList(
+            [callbacks, _bar(verbose)],
+            add_history=True,
+            model=self,
+            epochs=epochs,
+            steps=steps,
+            verbose=verbose,
+        )
+        self.history = history = next(c for c in events.callbacks if isinstance(c, History))
         events("train_begin")
         try:
             for epoch in range(initial_epoch, epochs):
@@ -102,14 +105,15 @@ class Trainer(Steps):
                     break
                 figures = dict(logs)
                 if validation is not None and _due(validation_freq, epoch):
-                    values = self._evaluate(validation, validation_steps, None)
+                    values = self._evaluate(validation, validation_steps, events)
                     figures |= {f"val_{k}": v for k, v in values.items()}
                 events("epoch_end", epoch, figures)
                 if self.stop_training:
                     break
         except BaseException:
-            for callback in bar:
-                callback.on_train_end()
+            for callback in events.callbacks:
+                if isinstance(callback, ProgressBar):
+                    callback.on_train_end()
             raise
         if self.optimizer.use_ema if hasattr(self.optimizer, "use_ema") else False:
             self.optimizer.finalize_variable_values(self.trainable_variables)
@@ -195,34 +199,27 @@ class Trainer(Steps):
             raise UnexpectedArgumentError("evaluate", ", ".join(kwargs), "its own arguments")
         self._need_compiled("evaluate")
         data = self._data(x, y, sample_weight, batch_size, steps, "evaluate")
-        bar = [] if verbose == 0 else [ProgressBar(1 if verbose == "auto" else int(verbose))]
-        given = [] if callbacks is None else callbacks
-        given = list(given) if isinstance(given, list | tuple) else [given]
-        events = CallbackList([*given, *bar], self, {"steps": steps or data.steps})
+        events = CallbackList([callbacks, _bar(verbose)], model=self, steps=steps or data.steps)
         figures = self._evaluate(data, steps, events)
         if return_dict:
             return figures
         values = list(figures.values())
         return values[0] if len(values) == 1 else values
 
-    def _evaluate(self, data: Any, limit: int | None, events: CallbackList | None) -> dict:
+    def _evaluate(self, data: Any, limit: int | None, events: CallbackList) -> dict:
         self.reset_metrics()
-        if events:
-            events("test_begin")
+        events("test_begin")
         logs, step, program = Logs({}), 0, None
         for batch, count in self._blocks(data, None, 1, limit):
             if program is None:
                 self._prepare(batch, False)
                 program = self._program("test_step")
-            if events:
-                events("test_batch_begin", step)
+            events("test_batch_begin", step)
             logs = program(batch, count)
-            if events:
-                events("test_batch_end", step, logs)
+            events("test_batch_end", step, logs)
             step += count
         figures = dict(logs)
-        if events:
-            events("test_end", figures)
+        events("test_end", figures)
         return figures
 
     def predict(
@@ -243,10 +240,7 @@ class Trainer(Steps):
             callbacks: What is done meanwhile.
         """
         data = self._data(x, None, None, batch_size, steps, "predict")
-        bar = [] if verbose == 0 else [ProgressBar(1 if verbose == "auto" else int(verbose))]
-        given = [] if callbacks is None else callbacks
-        given = list(given) if isinstance(given, list | tuple) else [given]
-        events = CallbackList([*given, *bar], self, {"steps": steps or data.steps})
+        events = CallbackList([callbacks, _bar(verbose)], model=self, steps=steps or data.steps)
         events("predict_begin")
         results: list[Any] = []
         program = None
@@ -309,6 +303,10 @@ class Trainer(Steps):
             return figures
         values = list(figures.values())
         return values[0] if len(values) == 1 else values
+
+
+def _bar(verbose: Any) -> ProgressBar | None:
+    return None if verbose == 0 else ProgressBar(1 if verbose == "auto" else int(verbose))
 
 
 def _due(frequency: Any, epoch: int) -> bool:

@@ -24,6 +24,7 @@ from alphorn.training.compiled import (
 )
 from alphorn.training.data import Batch, Stream, Table, is_stream
 from alphorn.training.events import History
+from alphorn.training.interrupts import interrupts_held
 from alphorn.training.step import Prediction, Program
 
 
@@ -301,20 +302,17 @@ class Steps:
             return
         names, keys = self._output_names, self._output_keys
         options = self._compile_arguments
-        if self.compiled_loss is None:
-            self.compiled_loss = CompiledLoss(self.loss, options["loss_weights"], names, keys)
-            if self.compiled_loss.factors:
-                self._loss_tracker.expect(self.compiled_loss.factors)
-            self.compiled_metrics = CompiledMetrics(
-                options["metrics"],
-                options["weighted_metrics"],
-                self.compiled_loss.losses,
-                names,
-                keys,
-            )
         y = self._by_output(batch.y, len(outputs))
-        assert self.compiled_metrics is not None
-        self.compiled_metrics.build(y, outputs)
+        if self.compiled_loss is None:
+            loss = CompiledLoss(self.loss, options["loss_weights"], names, keys)
+            metrics = CompiledMetrics(
+                options["metrics"], options["weighted_metrics"], loss.losses, names, keys
+            )
+            metrics.build(y, outputs)
+            with interrupts_held():  # all of it, or after an error or Ctrl-C nothing
+                if loss.factors:
+                    self._loss_tracker.expect(loss.factors)
+                self.compiled_loss, self.compiled_metrics = loss, metrics
         self.compiled_loss.check_labels(y, outputs)
         if training:
             _check_targets(y, outputs, self._output_names, self.compiled_loss.losses)
@@ -325,7 +323,8 @@ class Steps:
             variables = _unique([*self.variables, *kept])
         else:
             if step == "train_step" and not self.optimizer.built:
-                self.optimizer.build(self.trainable_variables)
+                with interrupts_held():
+                    self.optimizer.build(self.trainable_variables)
             sums = [v for m in self.metrics for v in m.variables]
             state = self.optimizer.variables if step == "train_step" else []
             variables = _unique([*self.variables, *state, *sums])
