@@ -189,9 +189,10 @@ def _plain_numbers(value: Any, name: str) -> Any:
             try:
                 value = value.astype(np.float32)
             except (TypeError, ValueError):
+                strange = next((v for v in value.reshape(-1) if not _is_number(v)), value)
                 raise DataError(
                     name,
-                    received=f"an object array holding {value.reshape(-1)[0]!r}",
+                    received=f"an object array holding {strange!r}",
                     expected="numbers",
                     fix="encode categories and text as numbers first",
                 ) from None
@@ -207,6 +208,14 @@ def _plain_numbers(value: Any, name: str) -> Any:
         if value.dtype in (np.int64, np.uint64):
             return value.astype(np.int32)
     return value
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def is_table_leaf(x: Any) -> bool:
@@ -412,10 +421,24 @@ def is_stream(x: Any) -> bool:
     return isinstance(x, Iterable) or hasattr(x, "__getitem__")
 
 
-def class_weights(y: Any, weight: Any, table: dict[int, float]) -> Any:
-    """Returns sample weights with the weight of each row's (or step's) class multiplied in."""
+def class_weights(y: Any, weight: Any, table: dict[int, float], one_hot: bool) -> Any:
+    """Returns sample weights with the weight of each row's (or step's) class multiplied in.
+
+    Args:
+        y: The labels of one output.
+        weight: Of rows or steps, or None.
+        table: Weights by class number; 1 for those that are not in it.
+        one_hot: Whether the last axis of the labels is that of the classes.
+    """
+    if not (isinstance(y, Masked) or hasattr(y, "__array__")):
+        raise DataError(
+            "class_weight",
+            received="no targets" if y is None else f"targets of {len(y)} outputs",
+            expected="the labels of one output",
+            fix="write the weights as sample_weight, one array for each output",
+        )
     labels = np.asarray(y.data if isinstance(y, Masked) else y)
-    if labels.ndim > 1 and labels.shape[-1] > 1 and set(np.unique(labels)) <= {0, 1}:
+    if one_hot and labels.shape[-1] > 1:
         labels = labels.argmax(-1)
     elif labels.ndim > 1 and labels.shape[-1] == 1:
         labels = labels[..., 0]

@@ -11,7 +11,7 @@ import numpy as np
 from alphorn.core.rules import choose
 from alphorn.errors import DataError, UnexpectedArgumentError
 from alphorn.training.compiled import fill_outputs
-from alphorn.training.data import Batch, Stream, Table, class_weights, is_stream
+from alphorn.training.data import Batch, Stream, Table, is_stream
 from alphorn.training.events import CallbackList, History
 from alphorn.training.progress import ProgressBar
 from alphorn.training.step import Logs, steps_per_call
@@ -101,7 +101,11 @@ class Trainer(Steps):
                     data, order if shuffle else None, steps_per_epoch, class_weight, events
                 )
                 if logs is None:
-                    warnings.warn(f"the data ended before epoch {epoch + 1}", stacklevel=2)
+                    warnings.warn(
+                        f"the data ended before epoch {epoch + 1}: an iterator goes on where it is;"
+                        " make it endless and say steps_per_epoch, or give an object with __iter__",
+                        stacklevel=2,
+                    )
                     break
                 figures = dict(logs)
                 if validation is not None and _due(validation_freq, epoch):
@@ -144,12 +148,11 @@ class Trainer(Steps):
             size = 1 if alone else steps_per_call(self.steps_per_execution, self.variables, first)
         flying: deque[Logs] = deque()
         for batch, count in self._blocks(data, rows, size, limit):
-            if weights:
-                y = batch.y
-                batch = Batch(batch.x, y, class_weights(y, batch.weight, weights))
             if program is None:
                 self._prepare(batch, True)
                 program = self._program("train_step")
+            if weights:
+                batch = self._with_class_weights(batch, weights)
             events("train_batch_begin", step)
             logs = program(batch, count)
             step += count
@@ -294,9 +297,9 @@ class Trainer(Steps):
     ) -> Any:
         data = self._data(x, y, weight, None, what=step)
         batch = data.batch(slice(0, data.rows))
-        if by_class:
-            batch = Batch(batch.x, batch.y, class_weights(batch.y, batch.weight, by_class))
         self._prepare(batch, step == "train_step")
+        if by_class:
+            batch = self._with_class_weights(batch, by_class)
         self.reset_metrics()
         figures = dict(self._program(step)(batch, 1))
         if return_dict:

@@ -22,7 +22,7 @@ from alphorn.training.compiled import (
     means,
     outputs_of,
 )
-from alphorn.training.data import Batch, Stream, Table, is_stream
+from alphorn.training.data import Batch, Stream, Table, class_weights, is_stream
 from alphorn.training.events import History
 from alphorn.training.interrupts import interrupts_held
 from alphorn.training.step import Prediction, Program
@@ -317,6 +317,12 @@ class Steps:
         if training:
             _check_targets(y, outputs, self._output_names, self.compiled_loss.losses)
 
+    def _with_class_weights(self, batch: Batch, table: dict[int, float]) -> Batch:
+        output, rank = self._output_spec[0], np.ndim(batch.y)
+        masked = output.mask.ndim if is_masked(output) else getattr(output, "masked", 0)
+        one_hot = len(output.shape) == rank and rank > max(masked, 1)
+        return Batch(batch.x, batch.y, class_weights(batch.y, batch.weight, table, one_hot))
+
     def _program(self, step: str) -> Any:
         if step == "predict_step":
             kept = [v for m in self.metrics for v in m.variables]  # a call may count
@@ -360,6 +366,8 @@ class Steps:
                     expected="targets inside the data: yield (x, y)",
                 )
             return Stream(x, steps)
+        if hasattr(x, "columns") and self._inputs_count() > 1:  # a DataFrame: inputs by its columns
+            x = {name: x[name] for name in x.columns}
         outputs = len(y) if isinstance(y, list | tuple | dict) and self._several_outputs(y) else 1
         return Table(x, y, weight, batch_size, self._inputs_count(), outputs)
 
