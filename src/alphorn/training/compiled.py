@@ -123,14 +123,22 @@ class CompiledLoss:
             if is_masked(labels):
                 values = values[np.asarray(labels.mask)]
             values = values[values != getattr(loss, "ignore_class", None)]
+            if values.dtype.kind == "f" and not np.array_equal(values, np.trunc(values)):
+                raise DataError(
+                    f"labels of '{name}'",
+                    received=f"class {values[values != np.trunc(values)][0]}",
+                    expected=f"whole numbers from 0 to {classes - 1}",
+                    fix="for one-hot rows or probabilities use loss='categorical_crossentropy'",
+                )
             if classes and values.size and (values.max() >= classes or values.min() < 0):
                 worst = values.max() if values.max() >= classes else values.min()
                 raise DataError(
                     f"labels of '{name}'",
                     received=f"class {worst}",
                     expected=f"0 to {classes - 1}: the output has {classes} classes",
-                    fix=f"number the classes from 0, or give the last layer"
-                    f" {int(values.max()) + 1} units",
+                    fix=f"number the classes from 0, or give the last layer {int(worst) + 1} units"
+                    if worst > 0
+                    else "number the classes from 0; a mask or ignore_class leaves steps out",
                 )
 
 

@@ -147,7 +147,7 @@ def as_table(value: Any, name: str, inputs: int = 1) -> Any:
     if hasattr(value, "to_numpy"):
         return _plain_numbers(value.to_numpy(), name)
     if isinstance(value, list | tuple):
-        arrays = bool(value) and all(_is_table(v) for v in value)
+        arrays = bool(value) and all(is_table(v) for v in value)
         if arrays and (isinstance(value, tuple) or len(value) == inputs):
             return type(value)(as_table(v, f"{name}[{i}]") for i, v in enumerate(value))
         if inputs > 1 and len(value) == inputs:
@@ -162,7 +162,8 @@ def as_table(value: Any, name: str, inputs: int = 1) -> Any:
     )
 
 
-def _is_table(value: Any) -> bool:
+def is_table(value: Any) -> bool:
+    """Returns whether `value` is one array, Masked or pandas object."""
     return isinstance(value, np.ndarray | jax.Array | Masked) or hasattr(value, "to_numpy")
 
 
@@ -270,9 +271,11 @@ class Table:
             as_table(y, "y", outputs),
             as_table(weight, "sample_weight", outputs),
         )
-        self.batch_size = 32 if batch_size is None else int(batch_size)
-        if self.batch_size < 1:
-            raise DataError("batch_size", received=batch_size, expected="at least 1")
+        self.batch_size = 32 if batch_size is None else batch_size
+        if not isinstance(self.batch_size, int | np.integer) or self.batch_size < 1:
+            raise DataError(
+                "batch_size", received=batch_size, expected="a whole number, at least 1"
+            )
         counts: dict[str, int] = {}
         for name, table in zip(("x", "y", "sample_weight"), self.tables, strict=True):
             for leaf in jax.tree.leaves(table, is_leaf=is_table_leaf):
@@ -416,7 +419,7 @@ def _whole(table: Any) -> Any:
 
 def is_stream(x: Any) -> bool:
     """Returns whether `x` yields batches, and is no table of rows."""
-    if _is_table(x) or isinstance(x, list | tuple | dict | Ragged) or x is None:
+    if is_table(x) or isinstance(x, list | tuple | dict | Ragged) or x is None:
         return False
     return isinstance(x, Iterable) or hasattr(x, "__getitem__")
 

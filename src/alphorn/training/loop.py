@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from alphorn.core.rules import choose
-from alphorn.errors import DataError, UnexpectedArgumentError
+from alphorn.errors import ArgumentError, DataError, UnexpectedArgumentError
 from alphorn.training.compiled import fill_outputs
-from alphorn.training.data import Batch, Stream, Table, is_stream
+from alphorn.training.data import Batch, Stream, Table, is_stream, is_table
 from alphorn.training.events import CallbackList, History
 from alphorn.training.progress import ProgressBar
 from alphorn.training.step import Logs, steps_per_call
@@ -127,6 +127,13 @@ class Trainer(Steps):
     def _validation(self, given: Any, batch_size: int | None) -> Any:
         if given is None:
             return None
+        alone = is_table(given) or (isinstance(given, tuple) and len(given) == 1)
+        if alone and self.loss is not None:
+            raise DataError(
+                "validation_data",
+                received="inputs without targets",
+                expected="(x, y) or (x, y, sample_weight)",
+            )
         if isinstance(given, tuple | list) and 2 <= len(given) <= 3 and not is_stream(given):
             x, y, weight = (*given, None)[:3]
             return self._data(x, y, weight, batch_size, what="validation_data")
@@ -309,6 +316,8 @@ class Trainer(Steps):
 
 
 def _bar(verbose: Any) -> ProgressBar | None:
+    if verbose not in ("auto", 0, 1, 2):
+        raise ArgumentError("verbose", repr(verbose), "'auto', 0, 1 or 2")
     return None if verbose == 0 else ProgressBar(1 if verbose == "auto" else int(verbose))
 
 

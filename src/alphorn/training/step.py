@@ -158,7 +158,7 @@ def steps_per_call(wanted: Any, variables: list[Variable], batch: Batch) -> int:
         batch: A sample.
     """
     if wanted != "auto":
-        return max(int(wanted), 1)
+        return wanted
     rows = batch.rows
     positions = max(
         (int(np.prod(a.shape[1:-1])) for a in jax.tree.leaves(batch.x) if np.ndim(a) > 1),

@@ -9,12 +9,13 @@ import numpy as np
 
 from alphorn import optimizers
 from alphorn.core import symbol
-from alphorn.core.masked import Masked, is_masked, unmask
+from alphorn.core.masked import is_masked, unmask
 from alphorn.core.symbol import Symbol
 from alphorn.core.tracking import _unique
 from alphorn.core.transforms import value_and_grad
 from alphorn.core.variable import Variable
-from alphorn.errors import DataError, StateError
+from alphorn.errors import ArgumentError, DataError, StateError
+from alphorn.layers.embedding import Embedding
 from alphorn.training.compiled import (
     CompiledLoss,
     CompiledMetrics,
@@ -90,6 +91,11 @@ class Steps:
             self.optimizer = optimizers.LossScaleOptimizer(self.optimizer)
         self.loss = loss
         self.run_eagerly = bool(run_eagerly) or jit_compile is False
+        count = steps_per_execution
+        if count != "auto" and not (isinstance(count, int) and count > 0):
+            raise ArgumentError(
+                "compile: steps_per_execution", repr(count), "'auto' or a number from 1"
+            )
         self.steps_per_execution = steps_per_execution
         self._compile_arguments = {
             "loss_weights": loss_weights,
@@ -296,7 +302,9 @@ class Steps:
             else:
                 self._output_names = keys or [f"output_{i + 1}" for i in range(len(outputs))]
             self._output_spec = outputs
+            self._tables = self._tables_of_ids()
             self._prepared = self.optimizer
+        self._check_ids(batch.x)
         outputs = self._output_spec
         if not self.compiled or batch.y is None:
             return
@@ -313,9 +321,29 @@ class Steps:
                 if loss.factors:
                     self._loss_tracker.expect(loss.factors)
                 self.compiled_loss, self.compiled_metrics = loss, metrics
+        _check_targets(y, outputs, self._output_names, self.compiled_loss.losses)
         self.compiled_loss.check_labels(y, outputs)
-        if training:
-            _check_targets(y, outputs, self._output_names, self.compiled_loss.losses)
+
+    def _tables_of_ids(self) -> list[tuple[int, Embedding]]:
+        """Returns the Embeddings that look up inputs, each with the input's place."""
+        graph = getattr(self, "graph", None)
+        if graph is None:
+            return []
+        places = {id(s): i for i, s in enumerate(graph.input_symbols)}
+        nodes = [n for n in graph.nodes if isinstance(n.operation, Embedding)]
+        return [
+            (places[id(s)], n.operation) for n in nodes for s in n.inputs[:1] if id(s) in places
+        ]
+
+    def _check_ids(self, x: Any) -> None:
+        """Raises ArgumentError for ids that an Embedding does not have: traced, none can say so."""
+        if not self._tables:
+            return
+        values = self.graph.flatten(x, f"Model '{self.name}'")
+        for place, table in self._tables:
+            value = values[place]
+            mask = np.asarray(value.mask) if is_masked(value) else None
+            table.check_ids(np.asarray(unmask(value)), mask)
 
     def _with_class_weights(self, batch: Batch, table: dict[int, float]) -> Batch:
         output, rank = self._output_spec[0], np.ndim(batch.y)
@@ -407,14 +435,36 @@ def _symbols_like(x: Any) -> Any:
 
 
 def _check_targets(y: list, outputs: list, names: list[str], losses: list) -> None:
-    """Raises DataError where targets of one number a row meet several outputs a row."""
+    """Raises DataError where targets are missing or have another shape than their output."""
     for labels, output, name, loss in zip(y, outputs, names, losses, strict=True):
-        if labels is None or loss is None or isinstance(labels, Masked):
+        if loss is None:
             continue
-        if type(loss).__name__ == "CategoricalCrossentropy" and np.ndim(labels) < len(output.shape):
+        if labels is None:
             raise DataError(
                 f"targets of '{name}'",
-                received=f"shape {np.shape(labels)}",
-                expected=f"shape {output.shape}: one-hot rows",
+                received="none",
+                expected="targets, because the output has a loss",
+                fix=f"y={{'{name}': ...}}, or loss={{'{name}': None}} in compile",
+            )
+        kind = getattr(type(loss), "__name__", "")
+        given, wanted = np.shape(unmask(labels)), tuple(output.shape)
+        if not type(loss).__module__.startswith("alphorn.") or kind == "LossFunctionWrapper":
+            continue
+        if kind == "CategoricalCrossentropy" and len(given) < len(wanted):
+            raise DataError(
+                f"targets of '{name}'",
+                received=f"shape {given}",
+                expected=f"shape {wanted}: one-hot rows",
                 fix="for class numbers compile with loss='sparse_categorical_crossentropy'",
+            )
+        pairs = list(zip(given, wanted, strict=False))[1:]
+        if len(given) == len(wanted) and any(n not in (None, g) for g, n in pairs):
+            if kind.startswith("Sparse") and given[-1] == 1:
+                continue
+            raise DataError(
+                f"targets of '{name}'",
+                received=f"shape {given}",
+                expected=f"shape {wanted}, that of the output (None is any size)",
+                fix="give the last layer as many units as a target has numbers; class numbers want"
+                " loss='sparse_categorical_crossentropy'",
             )
