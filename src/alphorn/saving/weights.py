@@ -23,29 +23,24 @@ __all__ = ["load_weights", "save_weights"]
 
 
 def _children(layer: Any) -> list[tuple[str, Any]]:
-    """Parts with their names in the file: attributes, and `layers/<class name>` of models."""
-    if isinstance(layer, Model) and (layer.graph is not None or isinstance(layer, Sequential)):
-        counts: dict[str, int] = {}
-        named = []
-        for part in layer.layers:
-            name = snake_case(type(part).__name__)
-            count = counts.get(name, 0)
-            counts[name] = count + 1
-            named.append((f"layers/{name}_{count}" if count else f"layers/{name}", part))
-        listed = {id(p) for _, p in named}
-        own = [(n, v) for n, v in _attributes(layer) if id(v) not in listed]
-        return named + own
-    return _attributes(layer)
+    """Parts with their names in the file; what comes twice counts where it comes first.
 
-
-def _attributes(layer: Any) -> list[tuple[str, Any]]:
-    """Parts by attribute, public ones first; built-in layers have Keras's names without `_`."""
+    The order is Keras's: `layers` before all else in graphs, among the other attributes by the
+    alphabet in subclasses, private ones last. Built-in layers have Keras's names, without `_`.
+    """
     built_in = type(layer).__module__.startswith("alphorn.")
-    found: list[tuple[str, Any]] = []
-    for name in sorted(vars(layer), key=lambda n: (n.startswith("_"), n)):
-        if name not in layer.untracked and not name.startswith("__"):
-            found += _parts(name.lstrip("_") if built_in else name, vars(layer)[name])
-    return found
+    attributes = {
+        name.lstrip("_") if built_in else name: value
+        for name, value in sorted(vars(layer).items(), key=lambda n: (n[0].startswith("_"), n[0]))
+        if name not in layer.untracked and not name.startswith("__")
+    }
+    if isinstance(layer, Model):
+        graph = layer.graph is not None or isinstance(layer, Sequential)
+        attributes["layers"] = layer.layers
+        first = "layers" if graph else ""
+        ordered = sorted(attributes, key=lambda n: (n != first, n.startswith("_"), n))
+        attributes = {name: attributes[name] for name in ordered}
+    return [part for name, value in attributes.items() for part in _parts(name, value)]
 
 
 def _parts(path: str, value: Any) -> list[tuple[str, Any]]:
