@@ -37,7 +37,7 @@ class Logs(dict[str, Any]):
     def ready(self) -> bool:
         """Whether reading would not wait for the device."""
         values = (self._device or {}).values()
-        return all(v.is_ready() for v in values if isinstance(v, jax.Array))
+        return all(v.is_ready() for v in values if hasattr(v, "is_ready"))
 
     def wait(self) -> None:
         """Waits until the device has them."""

@@ -158,7 +158,7 @@ class Steps:
         """
         x, y, sample_weight = unpack(data)
 
-        def forward() -> tuple[Any, tuple[Any, Any]]:
+        def forward() -> tuple[Any, tuple[Any, Any, Any]]:
             y_pred = self(x, training=True)
             loss, sums = self._loss_and_sums(x, y, y_pred, sample_weight)
             return self.optimizer.scale_loss(loss), (y_pred, loss, sums)
