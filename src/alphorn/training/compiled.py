@@ -98,7 +98,7 @@ class CompiledLoss:
             tracker = self._trackers[i]
             if tracker is not None and tracker.total.writable:
                 tracker.add_sums(*found)
-        return tuple(jnp.stack(part) for part in zip(*sums, strict=True))  # pyright: ignore[reportReturnType]
+        return jnp.stack([total for total, _ in sums]), jnp.stack([weight for _, weight in sums])
 
     @staticmethod
     def _sums(loss: Loss, y: Any, prediction: Any, weight: Any) -> tuple[Array, Array]:

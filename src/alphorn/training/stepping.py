@@ -11,10 +11,10 @@ from alphorn import optimizers
 from alphorn.core import symbol
 from alphorn.core.masked import is_masked, unmask
 from alphorn.core.symbol import Symbol
-from alphorn.core.tracking import _unique
+from alphorn.core.tracking import Tracked, _unique
 from alphorn.core.transforms import value_and_grad
-from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError, DataError, StateError
+from alphorn.fields import attribute
 from alphorn.layers.embedding import Embedding
 from alphorn.training.compiled import (
     CompiledLoss,
@@ -29,7 +29,7 @@ from alphorn.training.interrupts import interrupts_held
 from alphorn.training.step import Prediction, Program
 
 
-class Steps:
+class Steps(Tracked if TYPE_CHECKING else object):
     """What `compile` adds to a model: the loss, the metrics, the steps on one batch."""
 
     trainer_attributes = frozenset(
@@ -45,12 +45,10 @@ class Steps:
     _noted_sums: list[Any] | None = None
 
     if TYPE_CHECKING:
-        name: str
-        graph: Any
-        trainable_variables: list[Variable]
-        variables: list[Variable]
-        losses: list[Any]
-        dtype_policy: Any
+        name: str = attribute()
+        graph: Any = attribute()
+        losses: list[Any] = attribute()
+        dtype_policy: Any = attribute()
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             """Calls the model."""
@@ -123,7 +121,7 @@ class Steps:
     @property
     def metrics(self) -> list[Any]:
         """The loss's mean, the metrics of `compile`, then the model's own."""
-        own = super().metrics  # pyright: ignore[reportAttributeAccessIssue]
+        own = super().metrics
         found = [self._loss_tracker] if self.compiled else []
         if self.compiled_loss is not None:
             found += self.compiled_loss.trackers
@@ -137,8 +135,8 @@ class Steps:
         names = [m.name for m in self.metrics]
         if self.compiled_metrics is None:
             return names
-        called = {id(m): n for *_, n, m in self.compiled_metrics.pairs}
-        return [called.get(id(m), m.name) for m in self.metrics]  # pyright: ignore[reportReturnType]
+        called = {id(metric): name for _, _, name, metric in self.compiled_metrics.pairs}
+        return [called.get(id(m)) or str(m.name) for m in self.metrics]
 
     def reset_metrics(self) -> None:
         """Starts all metrics again."""
@@ -240,7 +238,7 @@ class Steps:
             listed = {id(m) for m in self.compiled_metrics.metrics}
         else:
             listed = set()
-        for metric in super().metrics:  # pyright: ignore[reportAttributeAccessIssue]
+        for metric in super().metrics:
             if id(metric) not in listed:
                 value = metric.result()
                 found |= value if isinstance(value, dict) else {metric.name: value}
@@ -254,7 +252,7 @@ class Steps:
             return method(data)
         groups = [
             self.trainable_variables,
-            self.non_trainable_variables,  # pyright: ignore[reportAttributeAccessIssue]
+            self.non_trainable_variables,
             *([self.optimizer.variables] if step == "train_step" else []),
             [v for m in self.metrics for v in m.variables],
         ]
@@ -416,7 +414,8 @@ def packed(batch: Batch) -> Any:
 def unpack(data: Any) -> tuple[Any, Any, Any]:
     """Returns `(x, y, sample_weight)` from what a step got, None for what is missing."""
     parts = data if isinstance(data, tuple) else (data,)
-    return (*parts, None, None)[:3]  # pyright: ignore[reportReturnType]
+    x, y, weight, *_ = (*parts, None, None)
+    return x, y, weight
 
 
 def rows_of(y_pred: Any) -> int:
