@@ -4,6 +4,8 @@ import gc
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import tracemalloc
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 import alphorn
+from alphorn.errors import ArgumentError
 from alphorn.layers import Dense
 from nets import X, Y, compiled, gap, line, ready
 
@@ -32,15 +35,15 @@ def test_ctrl_c_at_any_moment_leaves_a_model_that_trains_on(busy):
     epochs = 0
     for _ in range(50):
         timer = threading.Timer(when.uniform(0, 0.06), os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
         try:
             with pytest.raises(KeyboardInterrupt):
-                busy.fit(LONG_X, LONG_Y, epochs=10_000, **SHORT_STEPS)
+                timer.start()
+                busy.fit(X, Y, epochs=1_000_000, **SHORT_STEPS)
         finally:
             timer.join()
         assert all(np.isfinite(w).all() for w in busy.get_weights())
         assert all(len(v) == len(busy.history.epoch) for v in busy.history.history.values())
-        epochs += len(busy.history.epoch)
+        epochs = max(epochs, len(busy.history.epoch))
     assert epochs > 0
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert np.isfinite(busy.fit(X, Y, **SHORT_STEPS).history["loss"]).all()
@@ -117,14 +120,16 @@ def test_two_models_in_two_threads_equal_their_runs_alone():
 
 
 def grown(work, first: int, times: int) -> tuple[int, int]:
-    """Runs `work` until it is warm, then `times` more: the growth in arrays and in bytes."""
-    for _ in range(first):
-        work()
-    gc.collect()
-    arrays = len(jax.live_arrays())
+    """Runs `work` until it is warm, then `times` more: the growth in arrays and in bytes.
+
+    Tracing begins before the warm runs: else what replaces older objects would count as new.
+    """
     tracemalloc.start()
     try:
-        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(first):
+            work()
+        gc.collect()
+        arrays, before = len(jax.live_arrays()), tracemalloc.get_traced_memory()[0]
         for _ in range(times):
             work()
         gc.collect()
@@ -136,9 +141,16 @@ def grown(work, first: int, times: int) -> tuple[int, int]:
 
 def test_predictions_leave_nothing_behind():
     model = ready()
-    arrays, size = grown(lambda: model.predict(X, verbose=0), 20, 300)
+    arrays, size = grown(lambda: model.predict(X, verbose=0), 20, 1_000)
     assert arrays == 0
     assert size < 40_000
+
+
+def test_training_leaves_its_history_and_nothing_else():
+    model = compiled(line, optimizer="adam", loss="mse", metrics=["mae"], steps_per_execution=1)
+    arrays, size = grown(lambda: model.fit(X, Y, epochs=25, **SHORT_STEPS), 16, 8)
+    assert arrays == 0
+    assert size < 40_000  # 400 steps, 200 epochs
 
 
 def test_models_that_are_dropped_are_gone():
@@ -146,9 +158,9 @@ def test_models_that_are_dropped_are_gone():
         model = alphorn.Sequential([alphorn.Input((3,)), Dense(4, "tanh"), Dense(1)])
         model(X)
 
-    arrays, size = grown(build, 5, 50)
+    arrays, size = grown(build, 5, 200)
     assert arrays == 0
-    assert size < 50 * 4_000
+    assert size < 200 * 1_000
 
 
 def test_models_that_were_trained_and_dropped_are_gone():
@@ -159,3 +171,33 @@ def test_models_that_were_trained_and_dropped_are_gone():
 
     arrays, _ = grown(train, 1, 2)
     assert arrays == 0
+
+
+@pytest.mark.parametrize("disposition", [signal.SIG_DFL, signal.SIG_IGN])
+def test_held_interrupts_go_where_they_would_have_gone(disposition):
+    program = f"""
+import signal
+import subprocess
+import sys
+from alphorn.training.interrupts import interrupts_held
+signal.signal(signal.SIGINT, signal.{disposition.name})
+with interrupts_held():
+    signal.raise_signal(signal.SIGINT)
+    print("held", flush=True)
+print("went on")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split("\n")[0] == "held"
+    ignored = disposition is signal.SIG_IGN
+    assert ("went on" in done.stdout) is ignored
+    assert done.returncode == (0 if ignored else -signal.SIGINT)
+
+
+def test_an_error_of_compile_is_said_again_and_leaves_a_model_that_may_be_compiled_anew():
+    model = alphorn.Sequential([alphorn.Input((3,)), Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae", "acuracy"])
+    for _ in range(2):
+        with pytest.raises(ArgumentError, match="acuracy"):
+            model.fit(X, Y, verbose=0)
+    model.compile("sgd", "mse", metrics=["mae"])
+    assert set(model.fit(X, Y, verbose=0).history) == {"loss", "mae"}

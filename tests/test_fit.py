@@ -1,5 +1,6 @@
 """Training, evaluation and prediction: Keras's numbers, whatever the batches and their padding."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -8,6 +9,7 @@ from alphorn.core.masked import Masked
 from alphorn.layers import (
     BatchNormalization,
     Dense,
+    Embedding,
     GlobalAveragePooling1D,
     Masking,
 )
@@ -21,6 +23,7 @@ from nets import (
     STEP_WEIGHTS,
     TIME,
     WEIGHTS,
+    WORDS,
     Twins,
     X,
     Y,
@@ -101,6 +104,119 @@ def test_ragged_lists_train_as_padded_arrays_do(sequences):
     alone = ours.fit(RAGGED, LABELS.tolist(), batch_size=4, epochs=2, shuffle=False, verbose=0)
     assert gap(alone.history["loss"], theirs["loss"]) < 1e-5
     assert gap(ours.get_weights(), weights) < 1e-5
+
+
+OUTPUTS = {
+    "lists": ({"loss_weights": [0.3, 2.0]}, [X, X], [Y, LABELS], [WEIGHTS, WEIGHTS[::-1]]),
+    "dicts": ({}, {"a": X, "b": X}, {"u": Y, "v": LABELS}, {"u": WEIGHTS, "v": WEIGHTS[::-1]}),
+}
+
+
+def outputs_compiled(form: str) -> tuple[Twins, dict]:
+    options = {
+        "optimizer": "adam",
+        "loss": ["mse", "sparse_categorical_crossentropy"],
+        "metrics": [["mae"], ["accuracy"]],
+    } | OUTPUTS[form][0]
+    if form == "dicts":
+        options = {
+            k: dict(zip("uv", v, strict=True)) if k != "optimizer" else v
+            for k, v in options.items()
+        }
+    return Twins(lambda K: forked(K, form == "dicts"), **options), options
+
+
+def rows_of(tree, rows):
+    return jax.tree.map(lambda a: a[rows], tree)
+
+
+@pytest.mark.parametrize("form", OUTPUTS)
+def test_several_outputs_train_as_in_keras(form):
+    twins, _ = outputs_compiled(form)
+    _, x, y, weights = OUTPUTS[form]
+    agree(twins, x, y, validation_data=(x, y))
+    for return_dict in (False, True):
+        found = []
+        for model in (twins.ours, twins.theirs):
+            found.append(
+                [
+                    model.train_on_batch(x, y, return_dict=return_dict),
+                    model.test_on_batch(x, y, return_dict=return_dict),
+                    model.evaluate(x, y, verbose=0, return_dict=return_dict),
+                ]
+            )
+        for ours, theirs in zip(*found, strict=True):
+            assert type(ours) is type(theirs)
+            assert ours == (pytest.approx(theirs, rel=1e-5))
+    # Keras's mean of batch means is the same where all batches weigh alike.
+    agree(twins, x, y, sample_weight=weights, batch_size=10)
+
+
+def test_the_total_loss_depends_on_neither_batches_nor_order():
+    x = alphorn.Input((None,), dtype="int32")
+    vectors = Embedding(WORDS, 4, mask_zero=True)(x)
+    p = Dense(1, name="p")(vectors)
+    q = Dense(3, "softmax", name="q", kernel_regularizer="l2")(GlobalAveragePooling1D()(vectors))
+    model = alphorn.Model(x, [p, q])
+    model.set_weights(start(model))
+    losses = ["mse", "sparse_categorical_crossentropy"]
+    model.compile(alphorn.optimizers.SGD(0.0), losses, loss_weights=[2.0, 0.5])
+    y = [STEP_WEIGHTS[..., None], LABELS]
+    whole = model.evaluate(IDS, y, batch_size=10, verbose=0, return_dict=True)
+    turned = np.random.default_rng(2).permutation(len(IDS))
+    for order, size in ((slice(None), 4), (turned, 3)):
+        for found in (
+            model.evaluate(IDS[order], rows_of(y, order), size, 0, return_dict=True),
+            {
+                k: v[0]
+                for k, v in model.fit(
+                    IDS[order], rows_of(y, order), size, verbose=0
+                ).history.items()
+            },
+        ):
+            assert found == pytest.approx(whole, rel=1e-5)
+    decay = 0.01 * float((model.get_layer("q").kernel ** 2).sum())
+    total = 2 * whole["p_loss"] + whole["q_loss"] / 2 + decay
+    assert whole["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_weights_of_steps_are_those_of_the_sequences_alone(sequence_taggers):
+    """Keras counts padded steps in the accuracy of `fit`; the loss of one batch is the same."""
+    ours, theirs = sequence_taggers.fit(
+        IDS, STEP_LABELS, sample_weight=STEP_WEIGHTS, batch_size=10, epochs=1
+    )
+    assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+    for variable, value in sequence_taggers._fresh:
+        variable.assign(value)
+    model = sequence_taggers.ours
+    hits, total, count = [], 0.0, 0.0
+    for i, row in enumerate(RAGGED):
+        n = len(row)
+        alone = model.predict(np.array([row]), verbose=0)[0]
+        hit = alone.argmax(-1) == STEP_LABELS[i, :n]
+        hits += list(hit)
+        total += (hit * STEP_WEIGHTS[i, :n]).sum()
+        count += STEP_WEIGHTS[i, :n].sum()
+    assert ours["accuracy"] == [pytest.approx(np.mean(hits), rel=1e-6)]
+    assert ours["weighted_accuracy"] == [pytest.approx(total / count, rel=1e-5)]
+
+
+@pytest.fixture(scope="module")
+def sequence_taggers():
+    return Twins(tagger, **CLASSIFYING, weighted_metrics=["accuracy"])
+
+
+def test_an_embedding_shared_by_two_inputs_learns():
+    def pair(K):
+        a, b = (K.Input((None,), dtype="int32", name=n) for n in "ab")
+        shared = K.layers.Embedding(WORDS, 4, mask_zero=True)
+        pool = K.layers.GlobalAveragePooling1D()
+        both = K.layers.Concatenate()([pool(shared(a)), pool(shared(b))])
+        return K.Model([a, b], K.layers.Dense(1)(both))
+
+    twins = Twins(pair, optimizer="adam", loss="mse")
+    ours = agree(twins, [IDS, IDS[::-1].copy()], Y, epochs=3)
+    assert ours["loss"][-1] < ours["loss"][0]
 
 
 def test_an_output_without_a_loss_has_no_figure():

@@ -48,10 +48,11 @@ FLOORS: list[list[str]] = [
         layers.reshaping layers.merging layers.activation layers.lambda_ layers""",
         """losses.pairs losses.functions losses.base losses.classes losses metrics.base
         metrics.accuracies metrics.means metrics.confusion metrics""",
-        "schedules optimizers.schedules optimizers.base optimizers.rules optimizers.scaling optimizers",
+        "schedules optimizers.schedules optimizers.state optimizers.base optimizers.rules optimizers.scaling optimizers",
     ],
     [
-        """training training.events training.progress training.callbacks training.data training.step
+        """training training.interrupts training.events training.progress training.callbacks
+        training.ragged training.data training.step
         training.compiled training.stepping training.loop callbacks""",
     ],
     [

@@ -29,7 +29,6 @@ from nets import (
     compiled,
     forked,
     gap,
-    line,
     mlp,
     rnn,
     start,
@@ -205,131 +204,53 @@ class Residual(alphorn.Model):
         return self.heads["main"](hidden + second(hidden))
 
 
-@BOTH
-def test_a_custom_train_step_is_trained_by_fit(K):
-    """As the guides of Keras write it for JAX, but for the gradient's name in ours."""
+def test_layers_in_lists_and_dicts_are_trained_as_in_keras():
+    class Theirs(keras.Model):
+        def __init__(self, width=4):
+            super().__init__()
+            self.stack = [keras.layers.Dense(width, "tanh"), [keras.layers.Dense(width, "tanh")]]
+            self.heads = {"main": keras.layers.Dense(1)}
 
-    class Custom(K.Model):
-        def train_step(self, state, data):
-            trainable, others, optimizer, metrics = state
-            x, y = data
+        call = Residual.call
 
-            def loss_of(trainable, others):
-                y_pred, others = self.stateless_call(trainable, others, x, training=True)
-                return self.compute_loss(x, y, y_pred), (y_pred, others)
+    histories, weights = [], []
+    for model in (Residual(), Theirs()):
+        model(X)
+        assert len(model.layers) == 3
+        model.set_weights(start(model))
+        model.compile("adam", "mse")
+        histories.append(model.fit(X, Y, batch_size=4, epochs=2, shuffle=False, verbose=0).history)
+        weights.append(model.get_weights())
+    assert gap(histories[0]["loss"], histories[1]["loss"]) < 1e-5
+    assert gap(*weights) < 1e-5
 
-            (loss, (y_pred, others)), grads = jax.value_and_grad(loss_of, has_aux=True)(
-                trainable, others
-            )
-            trainable, optimizer = self.optimizer.stateless_apply(optimizer, grads, trainable)
-            logs, new = {}, []
-            for metric in self.metrics:
-                mine = metrics[len(new) : len(new) + len(metric.variables)]
-                if metric.name == "loss":
-                    mine = metric.stateless_update_state(mine, loss)
-                else:
-                    mine = metric.stateless_update_state(mine, y, y_pred)
-                found = metric.stateless_result(mine)
-                logs |= found if isinstance(found, dict) else {metric.name: found}
-                new += mine
-            return logs, (trainable, others, optimizer, new)
 
-    x = K.Input((FEATURES,))
-    model = Custom(x, K.layers.Dense(1)(x))
+def test_a_model_of_what_a_layer_inside_gives():
+    model = rnn(alphorn)
     model.set_weights(start(model))
-    model.compile("adam", "mse", metrics=["mse"])
-    found = model.fit(X, Y, batch_size=5, epochs=2, shuffle=False, verbose=0).history
-    plain = compiled(line, keras, optimizer="adam", loss="mse", metrics=["mse"])
-    expected = plain.fit(X, Y, batch_size=5, epochs=2, shuffle=False, verbose=0).history
-    assert gap(found["loss"], expected["loss"]) < 1e-5
-    assert gap(model.get_weights(), plain.get_weights()) < 1e-5
+    states = alphorn.Model(model.input, model.get_layer(index=2).output)
+    vectors = alphorn.Model(model.inputs, [model.get_layer(index=1).output, model.output])
+    whole = model.predict(IDS, verbose=0)
+    found, end = vectors.predict(IDS, verbose=0)
+    assert gap(end, whole) == 0
+    assert not found[IDS == 0].any()
+    table = model.get_layer(index=1).get_weights()[0]
+    assert gap(found[IDS != 0], table[IDS[IDS != 0]]) == 0
+    kernel, bias = model.layers[-1].get_weights()
+    logits = states.predict(IDS, verbose=0) @ kernel + bias
+    assert gap(np.exp(logits) / np.exp(logits).sum(-1, keepdims=True), whole) < 1e-5
 
 
-def test_a_custom_train_step_with_gradients_of_ours():
-    class Custom(alphorn.Model):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            self.seen = alphorn.metrics.Mean(name="seen")
-
-        def train_step(self, data):
-            x, y = data
-
-            def loss():
-                return self.compute_loss(x=x, y=y, y_pred=self(x, training=True))
-
-            value, grads = alphorn.value_and_grad(loss, self.trainable_variables)()
-            self.optimizer.apply_gradients(zip(grads, self.trainable_variables, strict=True))
-            self.seen.update_state(value)
-            return {m.name: m.result() for m in self.metrics if m is self.seen}
-
+def test_models_in_models_are_cloned_layer_by_layer():
+    inner = mlp(alphorn)
     x = alphorn.Input((FEATURES,))
-    model = Custom(x, Dense(1)(x))
-    model.set_weights(start(model))
-    model.compile(alphorn.optimizers.SGD(0.1), "mse")
-    found = model.fit(X, Y, batch_size=5, epochs=2, shuffle=False, verbose=0).history
-    plain = compiled(line, optimizer=alphorn.optimizers.SGD(0.1), loss="mse")
-    expected = plain.fit(X, Y, batch_size=5, epochs=2, shuffle=False, verbose=0).history
-    assert list(found) == ["seen"]
-    assert gap(found["seen"], expected["loss"]) < 1e-5
-    assert gap(model.get_weights(), plain.get_weights()) < 1e-5
-
-
-def test_steps_get_data_packed_as_in_keras():
-    seen = []
-
-    class Seen(alphorn.Model):
-        def train_step(self, data):
-            seen.append(type(data) if not isinstance(data, tuple) else len(data))
-            return {"loss": 0.0}
-
-    x = alphorn.Input((FEATURES,))
-    model = Seen(x, Dense(1)(x))
-    model.compile("sgd", "mse", run_eagerly=True)
-    model.fit(X, verbose=0)
-    model.fit(X, Y, verbose=0)
-    model.fit(X, Y, sample_weight=Y[:, 0], verbose=0)
-    assert len(seen) == 3
-    assert issubclass(seen[0], np.ndarray | jax.Array)
-    assert seen[1:] == [2, 3]
-
-
-def test_overridden_losses_and_steps_are_used():
-    class Shifted(alphorn.Model):
-        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-            return super().compute_loss(x, y, y_pred, sample_weight, training) + 1.0
-
-        def test_step(self, data):
-            x, _ = data
-            return {"mean": alphorn.ops.mean(self(x, training=False))}
-
-    x = alphorn.Input((FEATURES,))
-    model = Shifted(x, Dense(1)(x))
-    model.compile(alphorn.optimizers.SGD(0.0), "mse")
-    history = model.fit(X, Y, batch_size=4, verbose=0, validation_data=(X, Y)).history
-    predictions = model.predict(X, verbose=0)
-    assert history["loss"] == pytest.approx([((predictions - Y) ** 2).mean() + 1], rel=1e-5)
-    assert model.evaluate(X[:4], Y[:4], verbose=0) == pytest.approx(predictions[:4].mean())
-    assert set(history) == {"loss", "val_mean"}
-
-
-def test_metrics_of_its_own_count_with_those_of_compile():
-    class Norm(alphorn.Model):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            self.size = alphorn.metrics.Mean(name="size")
-
-        def call(self, inputs, training=None, mask=None):
-            out = super().call(inputs, training)
-            self.size.update_state(alphorn.ops.abs(out))
-            return out
-
-    x = alphorn.Input((FEATURES,))
-    model = Norm(x, Dense(1)(x))
-    model.compile(alphorn.optimizers.SGD(0.0), "mse", metrics=["mae"])
-    history = model.fit(X, Y, batch_size=5, epochs=2, verbose=0).history
-    size = float(np.abs(np.asarray(model.predict(X, verbose=0))).mean())
-    assert history["size"] == pytest.approx([size, size], rel=1e-5)
-    assert list(history) == ["loss", "mae", "size"]
+    outer = alphorn.Model(x, Dense(1)(inner(x)))
+    for recursive in (False, True):
+        clone = alphorn.models.clone_model(outer, recursive=recursive)
+        assert len(clone.weights) == len(outer.weights)
+        assert not {id(w) for w in clone.weights} & {id(w) for w in outer.weights}
+        clone.set_weights(outer.get_weights())
+        assert gap(clone.predict(X, verbose=0), outer.predict(X, verbose=0)) == 0
 
 
 def masked_model():
@@ -346,6 +267,23 @@ def summary_of(model, **options) -> str:
     found = []
     model.summary(print_fn=found.append, **options)
     return "\n".join(found)
+
+
+def test_the_summary_shows_where_masks_are_born_and_end():
+    text = summary_of(masked_model(), line_length=110)
+    notes = {
+        "words": "-",
+        "vectors": "born",
+        "drop": "carried",
+        "states": "carried",
+        "windows": "resampled",
+        "pool": "used, ends here",
+        "out": "-",
+    }
+    for name, note in notes.items():
+        line = next(row for row in text.splitlines() if f" {name} (" in row)
+        cells = [cell.strip() for cell in line.strip("│┃ ").split("│")]
+        assert cells[2] == note, name
 
 
 def test_the_summary_takes_a_width_a_range_and_inner_models(capsys):

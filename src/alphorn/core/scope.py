@@ -22,7 +22,7 @@ from jax.extend.core import get_opaque_trace_state
 R = TypeVar("R")
 
 current_trace = functools.partial(get_opaque_trace_state, convention="nnx")
-_EAGER = current_trace()
+EAGER = current_trace()
 
 # Part of the key of JAX's caches.
 _cache_token = jax.make_user_context(None)
@@ -173,7 +173,7 @@ def eager_reads(variables: Mapping[Any, None]) -> Iterator[None]:
         variables: Those that such a body reads. Others raise BakedReadError for the caller to
             add them and run again.
     """
-    if current_trace() != _EAGER and staging():
+    if current_trace() != EAGER and staging():
         yield
         return
     token = _guarded_slots.set(variables)
@@ -213,7 +213,7 @@ def record(undo: Callable[[], None]) -> None:
 
 def staging() -> bool:
     """Returns whether operations are being recorded (jit, scan, eval_shape), not run."""
-    return current_trace() != _EAGER and isinstance(
+    return current_trace() != EAGER and isinstance(
         jax.lax.add(np.float32(0), np.float32(0)), Tracer
     )
 
@@ -262,7 +262,7 @@ def slot_may_be_read(variable: Any) -> bool:
         if shapes is not None:
             shapes.check_read(variable)
             return True
-    if reading_level() == _EAGER or not staging():
+    if reading_level() == EAGER or not staging():
         return True
     guarded = _guarded_slots.get()
     if guarded is None:

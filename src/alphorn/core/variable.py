@@ -20,6 +20,7 @@ from jax.core import Tracer
 
 from alphorn.config import floatx
 from alphorn.core.scope import (
+    EAGER,
     Scope,
     current_scope,
     current_trace,
@@ -181,6 +182,13 @@ class Variable:
         record(lambda: self.rebind(old))
         self.rebind(_owned_array(new, self.dtype))
         return self._slot
+
+    @property
+    def writable(self) -> bool:
+        """Whether `assign` may be called here: outside JAX's transforms, or where one carries it."""
+        scope = current_scope()
+        owner = scope.taking(self) if scope is not None else None
+        return current_trace() == (EAGER if owner is None else owner.trace)
 
     def assign_add(self, value: Any) -> Array:
         """Adds to the value."""

@@ -76,13 +76,14 @@ class Embedding(Layer):
     def call(self, inputs: Array, mask: Array | None = None) -> Array:
         """Returns the vectors."""
         if not isinstance(inputs, Tracer):
-            self._check(np.asarray(inputs), mask)
+            self.check_ids(np.asarray(inputs), mask)
         ids = inputs if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs.astype(jnp.int32)
         if self.mask_zero:
             mask = ids != 0 if mask is None else (ids != 0) & _spread(mask, ids)
         return lookup(self.embeddings.value, ids, mask=mask, dtype=self.compute_dtype)
 
-    def _check(self, ids: np.ndarray, mask: Any) -> None:
+    def check_ids(self, ids: np.ndarray, mask: Any = None) -> None:
+        """Raises ArgumentError for ids outside the table; those of masked steps may be anything."""
         if mask is not None:
             ids = np.where(_spread(np.asarray(mask), ids), ids, 0)
         if not ids.size:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -207,7 +207,7 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
                 )
             return type(self).from_config(self.get_config())
         if inputs is None:
-            begin = [again(s.node.operation).output for s in self.inputs]  # pyright: ignore
+            begin = [again(s.node.operation).output for s in self.inputs if s.node is not None]
         else:
             begin = jax.tree.leaves(inputs)
 
@@ -250,8 +250,8 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
         """Reads the weights from a `.weights.h5` file."""
         Model.weights_reader(self, filepath, skip_mismatch, **kwargs)
 
-    weights_writer: Callable[..., None]  # pyright: ignore[reportGeneralTypeIssues]
-    weights_reader: Callable[..., None]  # pyright: ignore[reportGeneralTypeIssues]
+    weights_writer: ClassVar[Callable[..., None]]
+    weights_reader: ClassVar[Callable[..., None]]
 
     def summary(
         self,
@@ -276,7 +276,7 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
             self, line_length, positions, print_fn, expand_nested, show_trainable, layer_range
         )
 
-    summary_printer: Callable[..., None]  # pyright: ignore[reportGeneralTypeIssues]
+    summary_printer: ClassVar[Callable[..., None]]
 
 
 Functional = Model

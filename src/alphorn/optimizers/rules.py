@@ -10,7 +10,7 @@ from jax import Array
 
 from alphorn import initializers
 from alphorn.core.variable import Variable, unwrap
-from alphorn.errors import ArgumentError, UnexpectedArgumentError
+from alphorn.errors import ArgumentError, StateError, UnexpectedArgumentError
 from alphorn.naming import register
 from alphorn.optimizers.base import COMMON, Optimizer
 
@@ -59,7 +59,7 @@ class _Rule(Optimizer):
 
     def update(self, step: Array, rate: Array, grad: Array, slots: Slots) -> tuple[Array, Slots]:
         """Returns what is added to the weight, and the slots after it."""
-        raise NotImplementedError
+        raise StateError(f"{type(self).__name__} has no update()")
 
 
 def arguments(**own: Any) -> Callable[[type], type]:

@@ -1,16 +1,20 @@
 """Callbacks: what is done between the steps and epochs of training."""
 
 import csv
+import inspect
 import math
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from alphorn.errors import ArgumentError, StateError
 from alphorn.training.events import EVENTS, Callback, CallbackList, History
+from alphorn.training.interrupts import interrupts_held
 
 __all__ = [
     "CSVLogger",
@@ -26,33 +30,75 @@ __all__ = [
 ]
 
 
-def _better(monitor: str, mode: str, min_delta: float = 0.0) -> tuple[Callable, float]:
-    """Returns `(is_better(now, best), worst)` for a figure."""
-    if mode not in ("auto", "min", "max"):
-        raise ArgumentError("mode", received=repr(mode), expected="'auto', 'min' or 'max'")
-    rising = ("acc", "auc", "precision", "recall", "f1", "iou", "fbeta", "r2")
-    if mode == "auto":
-        mode = "max" if any(r in monitor.lower() for r in rising) else "min"
-    delta = abs(min_delta)
-    if mode == "max":
-        return (lambda now, best: now - delta > best), -math.inf
-    return (lambda now, best: now + delta < best), math.inf
+_RISING = "acc auc precision recall f1 fbeta iou r2 dice similarity sensitivity specificity".split()
+_FALLING = (
+    "loss error mse mae mape msle rmse crossentropy divergence poisson hinge perplexity".split()
+)
 
 
-def _monitored(who: str, monitor: str, logs: Any) -> float | None:
-    logs = dict(logs or {})
-    if monitor not in logs:
-        known = ", ".join(logs)
-        raise ArgumentError(
-            f"{who}: monitor",
-            received=repr(monitor),
-            expected=f"one of {known}",
-            fix="validation figures need validation_data or validation_split",
+class _Watcher(Callback):
+    """Base of callbacks that compare a figure with its best so far."""
+
+    def __init__(self, monitor: str, mode: str, min_delta: float = 0.0):
+        super().__init__()
+        if mode not in ("auto", "min", "max"):
+            raise ArgumentError(
+                f"{type(self).__name__}: mode", repr(mode), "'auto', 'min' or 'max'"
+            )
+        self.monitor, self.mode = monitor, mode
+        self.min_delta = abs(min_delta)
+        self.best: float | None = None
+
+    def _direction(self) -> str:
+        """Whether more is better, by the name of the figure or the class of the metric."""
+        if self.mode != "auto":
+            return self.mode
+        name = self.monitor.removeprefix("val_")
+        model = self.model
+        classes = (
+            [type(m).__name__ for m in model.metrics if m.name == name]
+            if hasattr(model, "metrics")
+            else []
         )
-    return float(np.asarray(logs[monitor]))
+        for word in (name, *classes):
+            if any(part in word.lower() for part in _FALLING):
+                return "min"
+            if any(part in word.lower() for part in _RISING):
+                return "max"
+        raise ArgumentError(
+            f"{type(self).__name__}: monitor",
+            received=f"{self.monitor!r}, of which nobody knows whether more is better",
+            expected="mode='max' or mode='min' beside it",
+        )
+
+    def _is_better(self, now: float, best: float | None) -> bool:
+        if best is None:
+            return not math.isnan(now)
+        if self._direction() == "max":
+            return now - self.min_delta > best
+        return now + self.min_delta < best
+
+    def _figure(self, logs: Any) -> float | None:
+        """Returns the figure, or warns that there is none: validation may not be due."""
+        value = (logs or {}).get(self.monitor)
+        if value is None:
+            warnings.warn(
+                f"{type(self).__name__}: monitor='{self.monitor}' is not among the figures of this"
+                f" epoch: {', '.join(logs or {})}; those of validation need validation_data or"
+                " validation_split",
+                stacklevel=2,
+            )
+            return None
+        if np.ndim(value):
+            raise ArgumentError(
+                f"{type(self).__name__}: monitor='{self.monitor}'",
+                received=f"an array of shape {np.shape(value)}",
+                expected="a figure that is one number",
+            )
+        return float(value)
 
 
-class EarlyStopping(Callback):
+class EarlyStopping(_Watcher):
     """Ends training when a figure no longer gets better.
 
     Args:
@@ -77,25 +123,23 @@ class EarlyStopping(Callback):
         restore_best_weights: bool = False,
         start_from_epoch: int = 0,
     ):
-        super().__init__()
-        self.monitor, self.patience, self.verbose = monitor, patience, verbose
-        self.min_delta, self.mode, self.baseline = min_delta, mode, baseline
+        super().__init__(monitor, mode, min_delta)
+        self.patience, self.verbose, self.baseline = patience, verbose, baseline
         self.restore_best_weights = restore_best_weights
         self.start_from_epoch = start_from_epoch
-        self._is_better, self._worst = _better(monitor, mode, min_delta)
         self.on_train_begin()
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Starts anew."""
         self.wait = self.stopped_epoch = self.best_epoch = 0
-        self.best = self._worst
+        self.best = None
         self.best_weights: list[np.ndarray] | None = None
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Compares, and ends training."""
-        if epoch < self.start_from_epoch:
+        now = self._figure(logs)
+        if now is None or epoch < self.start_from_epoch:
             return
-        now = _monitored("EarlyStopping", self.monitor, logs)
         if self.restore_best_weights and self.best_weights is None:
             self.best_weights, self.best_epoch = self.model.get_weights(), epoch
         self.wait += 1
@@ -117,10 +161,11 @@ class EarlyStopping(Callback):
         if self.restore_best_weights and self.best_weights is not None:
             if self.verbose:
                 print(f"Weights of the best epoch come back: {self.best_epoch + 1}.")
-            self.model.set_weights(self.best_weights)
+            with interrupts_held():
+                self.model.set_weights(self.best_weights)
 
 
-class ModelCheckpoint(Callback):
+class ModelCheckpoint(_Watcher):
     """Writes the model's weights as training goes on, beside and then renamed.
 
     Args:
@@ -128,7 +173,7 @@ class ModelCheckpoint(Callback):
         monitor: The figure for `save_best_only`.
         verbose: Whether it says so.
         save_best_only: Whether only better epochs are written.
-        save_weights_only: Whether weights or the whole model are written.
+        save_weights_only: Must be True: whole models have no files yet.
         mode: "min", "max" or "auto".
         save_freq: "epoch", or a number of batches.
         initial_value_threshold: What must be beaten first.
@@ -145,21 +190,28 @@ class ModelCheckpoint(Callback):
         save_freq: Any = "epoch",
         initial_value_threshold: float | None = None,
     ):
-        super().__init__()
-        self.filepath, self.monitor, self.verbose = os.fspath(filepath), monitor, verbose
+        super().__init__(monitor, mode)
+        self.filepath, self.verbose = os.fspath(filepath), verbose
         self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
         self.save_freq = save_freq
-        self._is_better, worst = _better(monitor, mode)
-        self.best = worst if initial_value_threshold is None else initial_value_threshold
+        self.best = initial_value_threshold
         self._batches = self._epoch = 0
         if save_freq != "epoch" and not isinstance(save_freq, int):
             raise ArgumentError(
                 "ModelCheckpoint: save_freq", repr(save_freq), "'epoch' or a number"
             )
-        ending = ".weights.h5" if save_weights_only else ".keras"
-        if not self.filepath.endswith(ending):
+        if not save_weights_only:
             raise ArgumentError(
-                "ModelCheckpoint: filepath", received=self.filepath, expected=f"ending in {ending}"
+                "ModelCheckpoint",
+                received="save_weights_only=False",
+                expected="save_weights_only=True: whole models have no files yet",
+                fix="ModelCheckpoint('name.weights.h5', save_weights_only=True)",
+            )
+        if not self.filepath.endswith(".weights.h5"):
+            raise ArgumentError(
+                "ModelCheckpoint: filepath",
+                received=repr(self.filepath),
+                expected="a name that ends in .weights.h5",
             )
 
     @property
@@ -175,7 +227,8 @@ class ModelCheckpoint(Callback):
         """Writes every so many batches."""
         if self.save_freq != "epoch":
             self._batches += 1
-            if self._batches % self.save_freq == 0:
+            if self._batches >= self.save_freq:
+                self._batches = 0
                 self._write(self._epoch, logs, batch)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -183,21 +236,31 @@ class ModelCheckpoint(Callback):
         if self.save_freq == "epoch":
             self._write(epoch, logs, None)
 
+    def _path(self, epoch: int, logs: dict[str, Any], batch: int | None) -> Path:
+        names = {"epoch": epoch + 1} | ({} if batch is None else {"batch": batch + 1}) | logs
+        try:
+            return Path(self.filepath.format(**names))
+        except KeyError as error:
+            raise ArgumentError(
+                f"ModelCheckpoint: filepath {self.filepath!r}",
+                received=f"{error}, which has no value now",
+                expected=f"some of {', '.join(names)}",
+            ) from None
+
     def _write(self, epoch: int, logs: Any, batch: int | None) -> None:
+        path, said = self._path(epoch, dict(logs or {}), batch), ""
         if self.save_best_only:
-            now = _monitored("ModelCheckpoint", self.monitor, logs)
-            if not self._is_better(now, self.best):
-                return
-            self.best = now
-        names = dict(logs or {}) | ({} if batch is None else {"batch": batch + 1})
-        path = Path(self.filepath.format(epoch=epoch + 1, **names))
+            now = self._figure(logs)
+            if now is not None:
+                if not self._is_better(now, self.best):
+                    if self.verbose:
+                        print(f"Epoch {epoch + 1}: {self.monitor} {now:.5f} is not better")
+                    return
+                self.best, said = now, f" with {self.monitor} {now:.5f}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if self.save_weights_only:
-            self.model.save_weights(path, overwrite=True)
-        else:
-            self.model.save(path, overwrite=True)
+        self.model.save_weights(path, overwrite=True)
         if self.verbose:
-            print(f"Epoch {epoch + 1}: written to {path}")
+            print(f"Epoch {epoch + 1}: written to {path}{said}")
 
 
 class LearningRateScheduler(Callback):
@@ -211,22 +274,41 @@ class LearningRateScheduler(Callback):
     def __init__(self, schedule: Callable, verbose: int = 0):
         super().__init__()
         self.schedule, self.verbose = schedule, verbose
+        self._takes_rate = _takes(schedule, 2)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Sets the rate."""
-        now = float(np.asarray(self.model.optimizer.learning_rate))
-        try:
-            rate = self.schedule(epoch, now)
-        except TypeError:
-            rate = self.schedule(epoch)
-        if not isinstance(rate, float | np.floating | int):
-            raise ArgumentError("LearningRateScheduler", repr(rate), "a number from the schedule")
-        self.model.optimizer.learning_rate = rate
+        now = _rate(self.model)
+        rate = self.schedule(epoch, now) if self._takes_rate else self.schedule(epoch)
+        if np.ndim(rate) or not isinstance(rate, float | int | np.number | jax.Array):
+            raise ArgumentError(
+                "LearningRateScheduler: schedule", f"{rate!r} for epoch {epoch}", "a number"
+            )
+        self.model.optimizer.learning_rate = rate = float(rate)
         if self.verbose:
             print(f"Epoch {epoch + 1}: learning rate {rate}")
 
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Adds the rate to the figures."""
+        if logs is not None:
+            logs["learning_rate"] = _rate(self.model)
 
-class ReduceLROnPlateau(Callback):
+
+def _rate(model: Any) -> float:
+    return float(np.asarray(model.optimizer.learning_rate))
+
+
+def _takes(function: Callable, count: int) -> bool:
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # built in: it says nothing of its arguments
+        return True
+    return True
+
+
+class ReduceLROnPlateau(_Watcher):
     """Lowers the learning rate when a figure no longer gets better.
 
     Args:
@@ -251,21 +333,25 @@ class ReduceLROnPlateau(Callback):
         cooldown: int = 0,
         min_lr: float = 0.0,
     ):
-        super().__init__()
+        super().__init__(monitor, mode, min_delta)
         if factor >= 1.0:
             raise ArgumentError("ReduceLROnPlateau: factor", received=factor, expected="below 1")
-        self.monitor, self.factor, self.patience, self.verbose = monitor, factor, patience, verbose
-        self.min_delta, self.cooldown, self.min_lr = min_delta, cooldown, min_lr
-        self._is_better, self._worst = _better(monitor, mode, min_delta)
+        self.factor, self.patience, self.verbose = factor, patience, verbose
+        self.cooldown, self.min_lr = cooldown, min_lr
         self.on_train_begin()
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Starts anew."""
-        self.best, self.wait, self.resting = self._worst, 0, 0
+        self.best, self.wait, self.resting = None, 0, 0
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Compares, and lowers the rate."""
-        now = _monitored("ReduceLROnPlateau", self.monitor, logs)
+        rate = _rate(self.model)
+        if logs is not None:
+            logs["learning_rate"] = rate
+        now = self._figure(logs)
+        if now is None:
+            return
         if self.resting:
             self.resting -= 1
             self.wait = 0
@@ -273,7 +359,6 @@ class ReduceLROnPlateau(Callback):
             self.best, self.wait = now, 0
         elif not self.resting:
             self.wait += 1
-            rate = float(np.asarray(self.model.optimizer.learning_rate))
             if self.wait >= self.patience and rate > self.min_lr:
                 lower = max(rate * self.factor, self.min_lr)
                 self.model.optimizer.learning_rate = lower
@@ -312,13 +397,15 @@ class CSVLogger(Callback):
         with open(self.filename, "a", newline="") as file:
             writer = csv.writer(file, delimiter=self.separator)
             if self._columns is None:
-                self._columns = list(logs)
+                self._columns = sorted(logs)
+                if not any(name.startswith("val_") for name in logs):  # validation may come later
+                    self._columns += [f"val_{name}" for name in self._columns]
                 writer.writerow(["epoch", *self._columns])
             writer.writerow([epoch, *(_cell(logs.get(c, "NA")) for c in self._columns)])
 
 
 def _cell(value: Any) -> Any:
-    return value if np.ndim(value) == 0 else f'"{np.asarray(value).tolist()}"'
+    return value if np.ndim(value) == 0 else f'"[{", ".join(map(str, np.asarray(value)))}]"'
 
 
 class LambdaCallback(Callback):
@@ -367,19 +454,31 @@ class TerminateOnNaN(Callback):
     """Ends training at the first loss that is not a number, and says at which step.
 
     Args:
-        raise_error: Whether it raises RuntimeError there, so that no callback sees an orderly end.
+        raise_error: Whether it raises StateError instead.
     """
 
     def __init__(self, raise_error: bool = False):
         super().__init__()
         self.raise_error = raise_error
+        self._epoch = 0
+        self.stopped_step: int | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Notes the epoch."""
+        self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Looks at the loss."""
-        loss = dict(logs or {}).get("loss")
-        if loss is not None and not np.isfinite(loss):
-            if self.raise_error:
-                raise StateError(f"Batch {batch}: the loss is {loss}")
-            self.stopped_step = batch
-            self.model.stop_training = True
-            print(f"Batch {batch}: the loss is {loss}; training ends.")
+        loss = (logs or {}).get("loss")
+        if loss is None or np.isfinite(loss):
+            return
+        self.stopped_step = batch
+        self.model.stop_training = True
+        where = f"Epoch {self._epoch + 1}, batch {batch}: the loss is {loss}"
+        if self.raise_error:
+            raise StateError(
+                where,
+                expected="a finite number",
+                fix="look for NaN in x and y, lower the learning rate, or clip gradients: clipnorm=1",
+            )
+        print(f"{where}; training ends.")

@@ -78,27 +78,27 @@ class CompiledLoss:
         return [t for t in self._trackers if t is not None]
 
     @property
-    def parts(self) -> list[tuple[float, Mean]]:
-        """The weight of each running mean in the total."""
-        pairs = zip(self.weights, self._trackers, strict=True)
-        return [(1.0 if w is None else w, t) for w, t in pairs if t is not None]
+    def factors(self) -> list[float]:
+        """By what the losses are multiplied in the total."""
+        pairs = zip(self.weights, self.losses, strict=True)
+        return [1.0 if w is None else w for w, loss in pairs if loss is not None]
 
-    def __call__(self, y: list, predictions: list, weights: list) -> tuple[Array | None, Array]:
-        """Returns the loss and the weight that it has in an epoch's mean."""
-        total, count = None, jnp.zeros((), jnp.float32)
+    def __call__(self, y: list, predictions: list, weights: list) -> tuple[Array, Array]:
+        """Returns the sum of values of each loss, and the sum of their weights: `(losses,)` each.
+
+        The running means take them in, where they may be written: not inside a gradient that does
+        not carry them.
+        """
+        sums = []
         for i, loss in enumerate(self.losses):
             if loss is None:
                 continue
-            summed, weight = self._sums(loss, y[i], predictions[i], weights[i])
-            value = jnp.where(weight == 0, 0, summed / jnp.where(weight == 0, 1, weight))
-            count = weight
-            if tracker := self._trackers[i]:
-                tracker.add_sums(summed, weight)
-                count = jnp.ones((), jnp.float32)
-            if self.weights[i] is not None:
-                value = value * self.weights[i]
-            total = value if total is None else total + value
-        return total, count
+            found = self._sums(loss, y[i], predictions[i], weights[i])
+            sums.append([jnp.asarray(v, jnp.float32) for v in found])
+            tracker = self._trackers[i]
+            if tracker is not None and tracker.total.writable:
+                tracker.add_sums(*found)
+        return jnp.stack([total for total, _ in sums]), jnp.stack([weight for _, weight in sums])
 
     @staticmethod
     def _sums(loss: Loss, y: Any, prediction: Any, weight: Any) -> tuple[Array, Array]:
@@ -123,31 +123,70 @@ class CompiledLoss:
             if is_masked(labels):
                 values = values[np.asarray(labels.mask)]
             values = values[values != getattr(loss, "ignore_class", None)]
+            if values.dtype.kind == "f" and not np.array_equal(values, np.trunc(values)):
+                raise DataError(
+                    f"labels of '{name}'",
+                    received=f"class {values[values != np.trunc(values)][0]}",
+                    expected=f"whole numbers from 0 to {classes - 1}",
+                    fix="for one-hot rows or probabilities use loss='categorical_crossentropy'",
+                )
             if classes and values.size and (values.max() >= classes or values.min() < 0):
                 worst = values.max() if values.max() >= classes else values.min()
                 raise DataError(
                     f"labels of '{name}'",
                     received=f"class {worst}",
                     expected=f"0 to {classes - 1}: the output has {classes} classes",
-                    fix=f"number the classes from 0, or give the last layer"
-                    f" {int(values.max()) + 1} units",
+                    fix=f"number the classes from 0, or give the last layer {int(worst) + 1} units"
+                    if worst > 0
+                    else "number the classes from 0; a mask or ignore_class leaves steps out",
                 )
 
 
+def means(sums: Array, weights: Array) -> Array:
+    """Returns sums by their weights, 0 for nothing."""
+    return jnp.where(weights == 0, 0, sums / jnp.where(weights == 0, 1, weights))
+
+
 class TotalLoss(Mean):
-    """The running mean of the loss: with several outputs the sum of theirs, times their weights.
+    """The loss over an epoch: the outputs' own means times their factors, and what layers add.
 
     A sum of means over an epoch, not a mean of sums over batches: outputs may differ in how many
-    valid steps a batch of them has.
+    valid steps a batch of them has. `update_state(loss)`, as steps of users call it, is a mean.
     """
 
     def __init__(self) -> None:
         super().__init__(name="loss")
-        self.parts: list[tuple[float, Mean]] = []
+        self.factors: Array | None = None
+
+    def expect(self, factors: list[float]) -> None:
+        """Makes room for the sums of the outputs that have a loss."""
+        self.factors = jnp.asarray(factors, jnp.float32)
+        self.sums = self.add_variable(self.factors.shape, name="sums")
+        self.weights_ = self.add_variable(self.factors.shape, name="weights")
+
+    def add_batch(self, loss: Array, sums: tuple[Array, Array] | None, rows: int) -> None:
+        """Takes a batch in.
+
+        Args:
+            loss: All of it.
+            sums: What `CompiledLoss` gave, None where a user's `compute_loss` used it otherwise.
+            rows: What the rest of the loss weighs.
+        """
+        loss = loss.astype(jnp.float32)
+        if sums is not None and self.factors is not None:
+            self.sums.assign_add(sums[0])
+            self.weights_.assign_add(sums[1])
+            outputs = jnp.sum(means(*sums) * self.factors)
+            loss = jnp.where(loss == outputs, 0, loss - outputs)  # infinite ones too
+        self.add_sums(loss * rows, rows)
 
     def result(self) -> Array:
         """Returns the total so far."""
-        return sum((w * part.result() for w, part in self.parts), super().result())
+        if self.factors is None:
+            return super().result()
+        return super().result() + jnp.sum(
+            means(self.sums.value, self.weights_.value) * self.factors
+        )
 
 
 class CompiledMetrics:
@@ -167,7 +206,6 @@ class CompiledMetrics:
         self.plain = self._spread("metrics", metrics, names, keys)
         self.weighted = self._spread("weighted_metrics", weighted, names, keys)
         self.pairs: list[tuple[int, bool, str, Metric]] = []
-        self.built = False
 
     @staticmethod
     def _spread(what: str, given: Any, names: list[str], keys: list[str]) -> list[list[Any]]:
@@ -188,8 +226,6 @@ class CompiledMetrics:
 
     def build(self, y: list, predictions: list) -> None:
         """Makes the metrics, when the shapes of targets and outputs are known."""
-        if self.built:
-            return
         seen: dict[str, int] = {}
         for weighted, rows in ((False, self.plain), (True, self.weighted)):
             for i, row in enumerate(rows):
@@ -204,7 +240,6 @@ class CompiledMetrics:
                     seen[name] = count + 1
                     name = f"{name}_{count}" if count else name
                     self.pairs.append((i, weighted, name, metric))
-        self.built = True
 
     def _metric(self, identifier: Any, loss: Any, y: Any, prediction: Any) -> Metric:
         kinds = {"accuracy": "Accuracy", "acc": "Accuracy"} | dict.fromkeys(

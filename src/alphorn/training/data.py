@@ -45,7 +45,7 @@ def as_table(value: Any, name: str, inputs: int = 1) -> Any:
     if hasattr(value, "to_numpy"):
         return _plain_numbers(value.to_numpy(), name)
     if isinstance(value, list | tuple):
-        arrays = bool(value) and all(_is_table(v) for v in value)
+        arrays = bool(value) and all(is_table(v) for v in value)
         if arrays and (isinstance(value, tuple) or len(value) == inputs):
             return type(value)(as_table(v, f"{name}[{i}]") for i, v in enumerate(value))
         if inputs > 1 and len(value) == inputs:
@@ -60,7 +60,8 @@ def as_table(value: Any, name: str, inputs: int = 1) -> Any:
     )
 
 
-def _is_table(value: Any) -> bool:
+def is_table(value: Any) -> bool:
+    """Returns whether `value` is one array, Masked or pandas object."""
     return isinstance(value, np.ndarray | jax.Array | Masked) or hasattr(value, "to_numpy")
 
 
@@ -80,9 +81,10 @@ def _plain_numbers(value: Any, name: str) -> Any:
             try:
                 value = value.astype(np.float32)
             except (TypeError, ValueError):
+                strange = next((v for v in value.reshape(-1) if not _is_number(v)), value)
                 raise DataError(
                     name,
-                    received=f"an object array holding {value.reshape(-1)[0]!r}",
+                    received=f"an object array holding {strange!r}",
                     expected="numbers",
                     fix="encode categories and text as numbers first",
                 ) from None
@@ -98,6 +100,14 @@ def _plain_numbers(value: Any, name: str) -> Any:
         if value.dtype in (np.int64, np.uint64):
             return value.astype(np.int32)
     return value
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def is_table_leaf(x: Any) -> bool:
@@ -157,9 +167,11 @@ class Table:
             as_table(y, "y", outputs),
             as_table(weight, "sample_weight", outputs),
         )
-        self.batch_size = 32 if batch_size is None else int(batch_size)
-        if self.batch_size < 1:
-            raise DataError("batch_size", received=batch_size, expected="at least 1")
+        self.batch_size = 32 if batch_size is None else batch_size
+        if not isinstance(self.batch_size, int | np.integer) or self.batch_size < 1:
+            raise DataError(
+                "batch_size", received=batch_size, expected="a whole number, at least 1"
+            )
         counts: dict[str, int] = {}
         for name, table in zip(("x", "y", "sample_weight"), self.tables, strict=True):
             for leaf in jax.tree.leaves(table, is_leaf=is_table_leaf):
@@ -318,15 +330,29 @@ def _whole(table: Any) -> Any:
 
 def is_stream(x: Any) -> bool:
     """Returns whether `x` yields batches, and is no table of rows."""
-    if _is_table(x) or isinstance(x, list | tuple | dict | Ragged) or x is None:
+    if is_table(x) or isinstance(x, list | tuple | dict | Ragged) or x is None:
         return False
     return isinstance(x, Iterable) or hasattr(x, "__getitem__")
 
 
-def class_weights(y: Any, weight: Any, table: dict[int, float]) -> Any:
-    """Returns sample weights with the weight of each row's (or step's) class multiplied in."""
+def class_weights(y: Any, weight: Any, table: dict[int, float], one_hot: bool) -> Any:
+    """Returns sample weights with the weight of each row's (or step's) class multiplied in.
+
+    Args:
+        y: The labels of one output.
+        weight: Of rows or steps, or None.
+        table: Weights by class number; 1 for those that are not in it.
+        one_hot: Whether the last axis of the labels is that of the classes.
+    """
+    if not (isinstance(y, Masked) or hasattr(y, "__array__")):
+        raise DataError(
+            "class_weight",
+            received="no targets" if y is None else f"targets of {len(y)} outputs",
+            expected="the labels of one output",
+            fix="write the weights as sample_weight, one array for each output",
+        )
     labels = np.asarray(y.data if isinstance(y, Masked) else y)
-    if labels.ndim > 1 and labels.shape[-1] > 1 and set(np.unique(labels)) <= {0, 1}:
+    if one_hot and labels.shape[-1] > 1:
         labels = labels.argmax(-1)
     elif labels.ndim > 1 and labels.shape[-1] == 1:
         labels = labels[..., 0]

@@ -1,11 +1,12 @@
 """Callback and CallbackList: who is told of the steps and epochs of training; History."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
 from alphorn.errors import ArgumentError
+from alphorn.training.interrupts import interrupts_held
 
 EVENTS = tuple(
     f"on_{phase}{kind}_{when}"
@@ -97,35 +98,91 @@ class Callback:
         return any(getattr(type(self), n) is not getattr(Callback, n) for n in names)
 
 
-class CallbackList:
-    """Several callbacks as one.
+class CallbackList(Callback):
+    """Several callbacks as one: each event goes to all, in their order.
 
     Args:
-        callbacks: They are called in order.
+        callbacks: One, or a list (of lists) of them.
+        add_history: Whether a `History` follows, where none is among them.
+        add_progbar: As `add_history`, for `ProgbarLogger`.
         model: Given to each.
-        params: Given to each.
+        **params: Given to each: epochs, steps, verbose.
     """
 
-    def __init__(self, callbacks: Any, model: Any, params: dict[str, Any]):
-        given = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
-        self.callbacks = [c for c in given if c is not None]
+    progress_bar: ClassVar[type[Callback] | None] = None
+
+    def __init__(
+        self,
+        callbacks: Any = None,
+        add_history: bool = False,
+        add_progbar: bool = False,
+        model: Any = None,
+        **params: Any,
+    ):
+        super().__init__()
+        self.callbacks: list[Any] = list(_flat(callbacks))
+        for wanted, kind in ((add_history, History), (add_progbar, self.progress_bar)):
+            if wanted and kind and not any(isinstance(c, kind) for c in self.callbacks):
+                self.callbacks.append(kind())
         for callback in self.callbacks:
             if not hasattr(callback, "set_model"):
                 raise ArgumentError(
-                    "callbacks", received=repr(callback), expected="objects of class Callback"
+                    "callbacks",
+                    received=repr(callback),
+                    expected="objects of class Callback",
+                    fix="derive from alphorn.callbacks.Callback, or use LambdaCallback",
                 )
-            callback.set_model(model)
+        if model is not None:
+            self.set_model(model)
+        self.set_params(params)
+
+    def append(self, callback: Any) -> None:
+        """Puts a callback at the end."""
+        self.callbacks.append(callback)
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Gives them to each."""
+        super().set_params(params)
+        for callback in self.callbacks if params else ():
             callback.set_params(params)
 
-    def __call__(self, event: str, *args: Any) -> None:
+    def set_model(self, model: Any) -> None:
+        """Gives it to each."""
+        super().set_model(model)
+        for callback in self.callbacks:
+            callback.set_model(model)
+
+    def __call__(self, event: str, *args: Any, **kwargs: Any) -> None:
         """Calls `on_<event>` of each."""
         for callback in self.callbacks:
-            getattr(callback, f"on_{event}")(*args)
+            getattr(callback, f"on_{event}")(*args, **kwargs)
 
     @property
     def wants_batches(self) -> bool:
         """Whether any must be called after every single batch."""
         return any(getattr(c, "wants_batches", True) for c in self.callbacks)
+
+
+def _flat(callbacks: Any) -> Iterator[Any]:
+    if isinstance(callbacks, list | tuple):
+        for inner in callbacks:
+            yield from _flat(inner)
+    elif isinstance(callbacks, CallbackList):
+        yield from callbacks.callbacks
+    elif callbacks is not None:
+        yield callbacks
+
+
+def _to_all(event: str) -> Callable:
+    def tell(self: CallbackList, *args: Any, **kwargs: Any) -> None:
+        self(event, *args, **kwargs)
+
+    tell.__name__, tell.__doc__ = f"on_{event}", "Tells each."
+    return tell
+
+
+for _event in EVENTS:
+    setattr(CallbackList, _event, _to_all(_event.removeprefix("on_")))
 
 
 class History(Callback):
@@ -137,15 +194,16 @@ class History(Callback):
         self.epoch: list[int] = []
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Starts anew."""
+        """Starts the epochs anew; figures go on where this object was used before."""
         self.epoch = []
-        self.history = {}
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Adds the epoch's figures."""
-        self.epoch.append(epoch)
-        for name, value in dict(logs or {}).items():
-            self.history.setdefault(name, []).append(value)
+        """Adds the epoch's figures, all or, after Ctrl-C, none."""
+        figures = dict(logs or {})
+        with interrupts_held():
+            self.epoch.append(epoch)
+            for name, value in figures.items():
+                self.history.setdefault(name, []).append(value)
 
 
 def as_figures(logs: Mapping[str, Any] | None) -> str:

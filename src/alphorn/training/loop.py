@@ -10,9 +10,9 @@ import numpy as np
 
 from alphorn.core.masked import is_masked
 from alphorn.core.rules import choose
-from alphorn.errors import DataError, UnexpectedArgumentError
+from alphorn.errors import ArgumentError, DataError, UnexpectedArgumentError
 from alphorn.training.compiled import fill_outputs, used_steps
-from alphorn.training.data import Batch, Stream, Table, class_weights, is_stream
+from alphorn.training.data import Batch, Stream, Table, is_stream, is_table
 from alphorn.training.events import CallbackList, History
 from alphorn.training.progress import ProgressBar
 from alphorn.training.step import Logs, steps_per_call
@@ -83,13 +83,16 @@ class Trainer(Steps):
             validation = self._validation(validation_data, validation_batch_size or batch_size)
         order = np.random.default_rng(np.random.randint(2**31))
         self.stop_training = False
-        self.history = history = History()
         steps = steps_per_epoch or data.steps
-        bar = [] if verbose == 0 else [ProgressBar(1 if verbose == "auto" else int(verbose))]
-        given = [] if callbacks is None else callbacks
-        given = list(given) if isinstance(given, list | tuple) else [given]
-        params = {"epochs": epochs, "steps": steps, "verbose": verbose}
-        events = CallbackList([history, *given, *bar], self, params)
+        events = CallbackList(
+            [callbacks, _bar(verbose)],
+            add_history=True,
+            model=self,
+            epochs=epochs,
+            steps=steps,
+            verbose=verbose,
+        )
+        self.history = history = next(c for c in events.callbacks if isinstance(c, History))
         events("train_begin")
         try:
             for epoch in range(initial_epoch, epochs):
@@ -99,18 +102,23 @@ class Trainer(Steps):
                     data, order if shuffle else None, steps_per_epoch, class_weight, events
                 )
                 if logs is None:
-                    warnings.warn(f"the data ended before epoch {epoch + 1}", stacklevel=2)
+                    warnings.warn(
+                        f"the data ended before epoch {epoch + 1}: an iterator goes on where it is;"
+                        " make it endless and say steps_per_epoch, or give an object with __iter__",
+                        stacklevel=2,
+                    )
                     break
                 figures = dict(logs)
                 if validation is not None and _due(validation_freq, epoch):
-                    values = self._evaluate(validation, validation_steps, None)
+                    values = self._evaluate(validation, validation_steps, events)
                     figures |= {f"val_{k}": v for k, v in values.items()}
                 events("epoch_end", epoch, figures)
                 if self.stop_training:
                     break
         except BaseException:
-            for callback in bar:
-                callback.on_train_end()
+            for callback in events.callbacks:
+                if isinstance(callback, ProgressBar):
+                    callback.on_train_end()
             raise
         self.optimizer.finalize_variable_values(self.trainable_variables)
         events("train_end", {k: v[-1] for k, v in history.history.items()})
@@ -119,6 +127,13 @@ class Trainer(Steps):
     def _validation(self, given: Any, batch_size: int | None) -> Any:
         if given is None:
             return None
+        alone = is_table(given) or (isinstance(given, tuple) and len(given) == 1)
+        if alone and self.loss is not None:
+            raise DataError(
+                "validation_data",
+                received="inputs without targets",
+                expected="(x, y) or (x, y, sample_weight)",
+            )
         if isinstance(given, tuple | list) and 2 <= len(given) <= 3 and not is_stream(given):
             x, y, weight = (*given, None)[:3]
             return self._data(x, y, weight, batch_size, what="validation_data")
@@ -140,12 +155,11 @@ class Trainer(Steps):
             size = 1 if alone else steps_per_call(self.steps_per_execution, self.variables, first)
         flying: deque[Logs] = deque()
         for batch, count in self._blocks(data, rows, size, limit):
-            if weights:
-                y = batch.y
-                batch = Batch(batch.x, y, class_weights(y, batch.weight, weights))
             if program is None:
                 self._prepare(batch, True)
                 program = self._program("train_step")
+            if weights:
+                batch = self._with_class_weights(batch, weights)
             events("train_batch_begin", step)
             logs = program(batch, count)
             step += count
@@ -195,34 +209,27 @@ class Trainer(Steps):
             raise UnexpectedArgumentError("evaluate", ", ".join(kwargs), "its own arguments")
         self._need_compiled("evaluate")
         data = self._data(x, y, sample_weight, batch_size, steps, "evaluate")
-        bar = [] if verbose == 0 else [ProgressBar(1 if verbose == "auto" else int(verbose))]
-        given = [] if callbacks is None else callbacks
-        given = list(given) if isinstance(given, list | tuple) else [given]
-        events = CallbackList([*given, *bar], self, {"steps": steps or data.steps})
+        events = CallbackList([callbacks, _bar(verbose)], model=self, steps=steps or data.steps)
         figures = self._evaluate(data, steps, events)
         if return_dict:
             return figures
         values = list(figures.values())
         return values[0] if len(values) == 1 else values
 
-    def _evaluate(self, data: Any, limit: int | None, events: CallbackList | None) -> dict:
+    def _evaluate(self, data: Any, limit: int | None, events: CallbackList) -> dict:
         self.reset_metrics()
-        if events:
-            events("test_begin")
+        events("test_begin")
         logs, step, program = Logs({}), 0, None
         for batch, count in self._blocks(data, None, 1, limit):
             if program is None:
                 self._prepare(batch, False)
                 program = self._program("test_step")
-            if events:
-                events("test_batch_begin", step)
+            events("test_batch_begin", step)
             logs = program(batch, count)
-            if events:
-                events("test_batch_end", step, logs)
+            events("test_batch_end", step, logs)
             step += count
         figures = dict(logs)
-        if events:
-            events("test_end", figures)
+        events("test_end", figures)
         return figures
 
     def predict(
@@ -243,10 +250,7 @@ class Trainer(Steps):
             callbacks: What is done meanwhile.
         """
         data = self._data(x, None, None, batch_size, steps, "predict")
-        bar = [] if verbose == 0 else [ProgressBar(1 if verbose == "auto" else int(verbose))]
-        given = [] if callbacks is None else callbacks
-        given = list(given) if isinstance(given, list | tuple) else [given]
-        events = CallbackList([*given, *bar], self, {"steps": steps or data.steps})
+        events = CallbackList([callbacks, _bar(verbose)], model=self, steps=steps or data.steps)
         events("predict_begin")
         results: list[Any] = []
         used: list[Any] = []
@@ -305,15 +309,21 @@ class Trainer(Steps):
     ) -> Any:
         data = self._data(x, y, weight, None, what=step)
         batch = data.batch(slice(0, data.rows))
-        if by_class:
-            batch = Batch(batch.x, batch.y, class_weights(batch.y, batch.weight, by_class))
         self._prepare(batch, step == "train_step")
+        if by_class:
+            batch = self._with_class_weights(batch, by_class)
         self.reset_metrics()
         figures = dict(self._program(step)(batch, 1))
         if return_dict:
             return figures
         values = list(figures.values())
         return values[0] if len(values) == 1 else values
+
+
+def _bar(verbose: Any) -> ProgressBar | None:
+    if verbose not in ("auto", 0, 1, 2):
+        raise ArgumentError("verbose", repr(verbose), "'auto', 0, 1 or 2")
+    return None if verbose == 0 else ProgressBar(1 if verbose == "auto" else int(verbose))
 
 
 def _due(frequency: Any, epoch: int) -> bool:

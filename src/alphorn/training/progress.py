@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from alphorn.training.events import Callback, as_figures
+from alphorn.training.events import Callback, CallbackList, as_figures
 
 # The bar looks for figures that are there about so often: reading others would wait for the device.
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -97,19 +97,26 @@ class ProgressBar(Callback):
             self._progress.stop()
             self._progress = None
 
+    @property
+    def _within_fit(self) -> bool:
+        return "epochs" in self.params
+
     def on_test_begin(self, logs: Any = None) -> None:
         """Starts a bar, where evaluation stands by itself."""
-        self._done = 0
-        self._start("Evaluate", self.params.get("steps"))
+        if not self._within_fit:
+            self._done = 0
+            self._start("Evaluate", self.params.get("steps"))
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         """Moves the bar."""
-        self._done = batch + 1
-        self._step(self._done, logs)
+        if not self._within_fit:
+            self._done = batch + 1
+            self._step(self._done, logs)
 
     def on_test_end(self, logs: Any = None) -> None:
         """Shows the figures."""
-        self._stop(self._done, logs)
+        if not self._within_fit:
+            self._stop(self._done, logs)
 
     def on_predict_begin(self, logs: Any = None) -> None:
         """Starts a bar."""
@@ -124,3 +131,6 @@ class ProgressBar(Callback):
     def on_predict_end(self, logs: Any = None) -> None:
         """Ends the bar."""
         self._stop(self._done, {})
+
+
+CallbackList.progress_bar = ProgressBar

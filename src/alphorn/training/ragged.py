@@ -142,9 +142,9 @@ def _depth(rows: Any) -> int:
     """Levels of nesting down to the steps: 2 for rows of steps, 3 for documents of sentences."""
     depth, level = 1, rows
     while True:
-        inner = next((r for r in level if not isinstance(r, list | tuple) or len(r)), None)
+        inner: Any = next((r for r in level if not isinstance(r, list | tuple) or len(r)), None)
         if isinstance(inner, np.ndarray) or hasattr(inner, "__array__"):
-            return depth + 1 if np.ndim(inner) else depth  # pyright: ignore[reportArgumentType]
+            return depth + 1 if np.ndim(inner) else depth
         if not isinstance(inner, list | tuple):
             return depth
         depth, level = depth + 1, [v for r in level for v in r]

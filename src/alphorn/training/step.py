@@ -1,8 +1,6 @@
 """The compiled training step: state in, state out, donated; several batches a call by a scan."""
 
-import contextlib
-import signal
-import threading
+import functools
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 from alphorn.core.transforms import functional
 from alphorn.core.variable import Variable, hold, share_lock
 from alphorn.training.data import Batch
+from alphorn.training.interrupts import interrupts_held
 
 # Below so many multiplications a step costs less than its dispatch: then several go in a call.
 _SMALL_STEP = 3e7
@@ -21,67 +20,52 @@ _STEPS_PER_CALL = 16
 jax.tree_util.register_dataclass(Batch, ["x", "y", "weight"], [])
 
 
-class Logs(Mapping[str, Any]):
+class Logs(dict[str, Any]):
     """Figures on the device, which turn into floats when they are first read."""
 
     def __init__(self, values: Mapping[str, Any]):
-        self._values = dict(values)
-        self._floats: dict[str, Any] | None = None
+        super().__init__(values)
+        self._device: dict[str, Any] | None = dict(values)
 
-    def _read(self) -> dict[str, Any]:
-        if self._floats is None:
-            host = jax.device_get(self._values)
-            self._floats = {k: _number(v) for k, v in host.items()}
-        return self._floats
+    def _read(self) -> "Logs":
+        if self._device is not None:
+            host, self._device = jax.device_get(self._device), None
+            super().update({k: _number(v) for k, v in host.items()})
+        return self
 
     @property
     def ready(self) -> bool:
         """Whether reading would not wait for the device."""
-        return self._floats is not None or all(
-            v.is_ready()  # pyright: ignore[reportAttributeAccessIssue]
-            for v in self._values.values()
-            if isinstance(v, jax.Array)  # pyright: ignore[reportAttributeAccessIssue]
-        )
+        values = (self._device or {}).values()
+        return all(v.is_ready() for v in values if hasattr(v, "is_ready"))
 
     def wait(self) -> None:
         """Waits until the device has them."""
-        jax.block_until_ready(list(self._values.values()))
+        jax.block_until_ready(self._device)
 
-    def __getitem__(self, key: str) -> Any:
-        return self._read()[key]
+    def __iter__(self) -> Iterator[str]:  # also keeps `dict(logs)` from copying what is not read
+        return super().__iter__()
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
 
-    def __len__(self) -> int:
-        return len(self._values)
+def _reading(name: str) -> Callable:
+    method = getattr(dict, name)
 
-    def __repr__(self) -> str:
-        return repr(self._read())
+    @functools.wraps(method)
+    def read(self: Logs, *args: Any, **kwargs: Any) -> Any:
+        return method(self._read(), *args, **kwargs)
+
+    return read
+
+
+for _name in (
+    "__getitem__ __setitem__ __delitem__ __eq__ __ne__ __or__ __ior__ __ror__ __repr__ __reversed__"
+    " clear copy get items pop popitem setdefault update values"
+).split():
+    setattr(Logs, _name, _reading(_name))
 
 
 def _number(value: Any) -> Any:
     return float(value) if np.ndim(value) == 0 else np.asarray(value)
-
-
-@contextlib.contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Holds Ctrl-C back: between dispatch and rebinding the weights are in nobody's hands."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[tuple[Any, Any]] = []
-    before = signal.getsignal(signal.SIGINT)
-    if before is None:  # set by no Python code: not ours to hold
-        yield
-        return
-    signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if received and callable(before):
-        before(*received[0])
 
 
 class Program:
@@ -174,7 +158,7 @@ def steps_per_call(wanted: Any, variables: list[Variable], batch: Batch) -> int:
         batch: A sample.
     """
     if wanted != "auto":
-        return max(int(wanted), 1)
+        return wanted
     rows = batch.rows
     positions = max(
         (int(np.prod(a.shape[1:-1])) for a in jax.tree.leaves(batch.x) if np.ndim(a) > 1),

@@ -9,24 +9,31 @@ import numpy as np
 
 from alphorn import optimizers
 from alphorn.core import symbol
-from alphorn.core.masked import Masked, is_masked, unmask
+from alphorn.core.masked import is_masked, unmask
 from alphorn.core.symbol import Symbol
-from alphorn.core.tracking import _unique
+from alphorn.core.tracking import Tracked, _unique
 from alphorn.core.transforms import value_and_grad
-from alphorn.core.variable import Variable
-from alphorn.errors import DataError, StateError
-from alphorn.metrics import Mean
-from alphorn.training.compiled import CompiledLoss, CompiledMetrics, outputs_of
-from alphorn.training.data import Batch, Stream, Table, is_stream
+from alphorn.errors import ArgumentError, DataError, StateError
+from alphorn.fields import attribute
+from alphorn.layers.embedding import Embedding
+from alphorn.training.compiled import (
+    CompiledLoss,
+    CompiledMetrics,
+    TotalLoss,
+    means,
+    outputs_of,
+)
+from alphorn.training.data import Batch, Stream, Table, class_weights, is_stream
 from alphorn.training.events import History
+from alphorn.training.interrupts import interrupts_held
 from alphorn.training.step import Prediction, Program
 
 
-class Steps:
+class Steps(Tracked if TYPE_CHECKING else object):
     """What `compile` adds to a model: the loss, the metrics, the steps on one batch."""
 
     trainer_attributes = frozenset(
-        ["optimizer", "compiled_loss", "compiled_metrics", "loss_tracker", "history", "programs"]
+        ["optimizer", "compiled_loss", "compiled_metrics", "_loss_tracker", "history", "programs"]
     )
     optimizer: Any = None
     loss: Any = None
@@ -35,14 +42,13 @@ class Steps:
     stop_training = False
     history: History | None = None
     run_eagerly = False
+    _noted_sums: list[Any] | None = None
 
     if TYPE_CHECKING:
-        name: str
-        graph: Any
-        trainable_variables: list[Variable]
-        variables: list[Variable]
-        losses: list[Any]
-        dtype_policy: Any
+        name: str = attribute()
+        graph: Any = attribute()
+        losses: list[Any] = attribute()
+        dtype_policy: Any = attribute()
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             """Calls the model."""
@@ -83,6 +89,11 @@ class Steps:
             self.optimizer = optimizers.LossScaleOptimizer(self.optimizer)
         self.loss = loss
         self.run_eagerly = bool(run_eagerly) or jit_compile is False
+        count = steps_per_execution
+        if count != "auto" and not (isinstance(count, int) and count > 0):
+            raise ArgumentError(
+                "compile: steps_per_execution", repr(count), "'auto' or a number from 1"
+            )
         self.steps_per_execution = steps_per_execution
         self._compile_arguments = {
             "loss_weights": loss_weights,
@@ -90,7 +101,7 @@ class Steps:
             "weighted_metrics": weighted_metrics,
         }
         self.compiled_loss = self.compiled_metrics = None
-        self.loss_tracker = Mean(name="loss")
+        self._loss_tracker = TotalLoss()
         self.programs: dict[Any, Any] = {}
         self.stop_training = False
 
@@ -110,8 +121,8 @@ class Steps:
     @property
     def metrics(self) -> list[Any]:
         """The loss's mean, the metrics of `compile`, then the model's own."""
-        own = super().metrics  # pyright: ignore[reportAttributeAccessIssue]
-        found = [self.loss_tracker] if self.compiled else []
+        own = super().metrics
+        found = [self._loss_tracker] if self.compiled else []
         if self.compiled_loss is not None:
             found += self.compiled_loss.trackers
         if self.compiled_metrics is not None:
@@ -124,8 +135,8 @@ class Steps:
         names = [m.name for m in self.metrics]
         if self.compiled_metrics is None:
             return names
-        called = {id(m): n for *_, n, m in self.compiled_metrics.pairs}
-        return [called.get(id(m), m.name) for m in self.metrics]  # pyright: ignore[reportReturnType]
+        called = {id(metric): name for _, _, name, metric in self.compiled_metrics.pairs}
+        return [called.get(id(m)) or str(m.name) for m in self.metrics]
 
     def reset_metrics(self) -> None:
         """Starts all metrics again."""
@@ -145,14 +156,14 @@ class Steps:
         """
         x, y, sample_weight = unpack(data)
 
-        def forward() -> tuple[Any, tuple[Any, Any]]:
+        def forward() -> tuple[Any, tuple[Any, Any, Any]]:
             y_pred = self(x, training=True)
-            loss = self.compute_loss(x, y, y_pred, sample_weight)
-            return self.optimizer.scale_loss(loss), (y_pred, loss)
+            loss, sums = self._loss_and_sums(x, y, y_pred, sample_weight)
+            return self.optimizer.scale_loss(loss), (y_pred, loss, sums)
 
         variables = self.trainable_variables
-        (_, (y_pred, loss)), grads = value_and_grad(forward, variables, has_aux=True)()
-        self._track_loss(loss, y_pred)
+        (_, (y_pred, loss, sums)), grads = value_and_grad(forward, variables, has_aux=True)()
+        self._loss_tracker.add_batch(loss, sums, rows_of(y_pred))
         self.optimizer.apply(grads, variables)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
@@ -161,8 +172,8 @@ class Steps:
         x, y, sample_weight = unpack(data)
         y_pred = self(x, training=False)
         if y is not None or self.losses:
-            loss = self.compute_loss(x, y, y_pred, sample_weight, training=False)
-            self._track_loss(loss, y_pred)
+            loss, sums = self._loss_and_sums(x, y, y_pred, sample_weight, training=False)
+            self._loss_tracker.add_batch(loss, sums, rows_of(y_pred))
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
     def predict_step(self, data: Any) -> Any:
@@ -179,13 +190,13 @@ class Steps:
     ) -> Any:
         """Returns the loss of a batch: that of `compile`, and what layers add."""
         total = None
-        self._loss_weight = None
-        if self.compiled_loss is not None and y is not None:
+        if self.compiled_loss is not None and self.compiled_loss.factors and y is not None:
             predictions = outputs_of(y_pred)
             weights = self._by_output(sample_weight, len(predictions))
-            total, self._loss_weight = self.compiled_loss(
-                self._by_output(y, len(predictions)), predictions, weights
-            )
+            sums = self.compiled_loss(self._by_output(y, len(predictions)), predictions, weights)
+            if self._noted_sums is not None:
+                self._noted_sums.append(sums)
+            total = jnp.sum(means(*sums) * jnp.asarray(self.compiled_loss.factors, jnp.float32))
         for value in self.losses:
             value = jnp.sum(value)
             total = value if total is None else total + value
@@ -198,12 +209,14 @@ class Steps:
             )
         return total
 
-    def _track_loss(self, loss: Any, y_pred: Any) -> None:
-        weight, self._loss_weight = getattr(self, "_loss_weight", None), None
-        if weight is None:
-            weight = unmask(outputs_of(y_pred)[0]).shape[0]
-        weight = jnp.asarray(weight, jnp.float32)
-        self.loss_tracker.add_sums(loss.astype(jnp.float32) * weight, weight)
+    def _loss_and_sums(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """Returns what `compute_loss` does, and the outputs' sums that are behind it, if one is."""
+        self._noted_sums = noted = []
+        try:
+            loss = self.compute_loss(*args, **kwargs)
+        finally:
+            self._noted_sums = None
+        return loss, noted[0] if len(noted) == 1 else None
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:
         """Takes a batch into the metrics and returns all figures."""
@@ -217,7 +230,7 @@ class Steps:
 
     def get_metrics_result(self) -> dict[str, Any]:
         """Returns the figures so far."""
-        found = {"loss": self.loss_tracker.result()} if self.compiled else {}
+        found = {"loss": self._loss_tracker.result()} if self.compiled else {}
         if self.compiled_loss is not None:
             found |= {t.name: t.result() for t in self.compiled_loss.trackers}
         if self.compiled_metrics is not None:
@@ -225,7 +238,7 @@ class Steps:
             listed = {id(m) for m in self.compiled_metrics.metrics}
         else:
             listed = set()
-        for metric in super().metrics:  # pyright: ignore[reportAttributeAccessIssue]
+        for metric in super().metrics:
             if id(metric) not in listed:
                 value = metric.result()
                 found |= value if isinstance(value, dict) else {metric.name: value}
@@ -239,7 +252,7 @@ class Steps:
             return method(data)
         groups = [
             self.trainable_variables,
-            self.non_trainable_variables,  # pyright: ignore[reportAttributeAccessIssue]
+            self.non_trainable_variables,
             *([self.optimizer.variables] if step == "train_step" else []),
             [v for m in self.metrics for v in m.variables],
         ]
@@ -287,27 +300,54 @@ class Steps:
             else:
                 self._output_names = keys or [f"output_{i + 1}" for i in range(len(outputs))]
             self._output_spec = outputs
+            self._tables = self._tables_of_ids()
             self._prepared = self.optimizer
+        self._check_ids(batch.x)
         outputs = self._output_spec
         if not self.compiled or batch.y is None:
             return
         names, keys = self._output_names, self._output_keys
         options = self._compile_arguments
-        if self.compiled_loss is None:
-            self.compiled_loss = CompiledLoss(self.loss, options["loss_weights"], names, keys)
-            self.compiled_metrics = CompiledMetrics(
-                options["metrics"],
-                options["weighted_metrics"],
-                self.compiled_loss.losses,
-                names,
-                keys,
-            )
         y = self._by_output(batch.y, len(outputs))
-        assert self.compiled_metrics is not None
-        self.compiled_metrics.build(y, outputs)
+        if self.compiled_loss is None:
+            loss = CompiledLoss(self.loss, options["loss_weights"], names, keys)
+            metrics = CompiledMetrics(
+                options["metrics"], options["weighted_metrics"], loss.losses, names, keys
+            )
+            metrics.build(y, outputs)
+            with interrupts_held():  # all of it, or after an error or Ctrl-C nothing
+                if loss.factors:
+                    self._loss_tracker.expect(loss.factors)
+                self.compiled_loss, self.compiled_metrics = loss, metrics
+        _check_targets(y, outputs, self._output_names, self.compiled_loss.losses)
         self.compiled_loss.check_labels(y, outputs)
-        if training:
-            _check_targets(y, outputs, self._output_names, self.compiled_loss.losses)
+
+    def _tables_of_ids(self) -> list[tuple[int, Embedding]]:
+        """Returns the Embeddings that look up inputs, each with the input's place."""
+        graph = getattr(self, "graph", None)
+        if graph is None:
+            return []
+        places = {id(s): i for i, s in enumerate(graph.input_symbols)}
+        nodes = [n for n in graph.nodes if isinstance(n.operation, Embedding)]
+        return [
+            (places[id(s)], n.operation) for n in nodes for s in n.inputs[:1] if id(s) in places
+        ]
+
+    def _check_ids(self, x: Any) -> None:
+        """Raises ArgumentError for ids that an Embedding does not have: traced, none can say so."""
+        if not self._tables:
+            return
+        values = self.graph.flatten(x, f"Model '{self.name}'")
+        for place, table in self._tables:
+            value = values[place]
+            mask = np.asarray(value.mask) if is_masked(value) else None
+            table.check_ids(np.asarray(unmask(value)), mask)
+
+    def _with_class_weights(self, batch: Batch, table: dict[int, float]) -> Batch:
+        output, rank = self._output_spec[0], np.ndim(batch.y)
+        masked = output.mask.ndim if is_masked(output) else getattr(output, "masked", 0)
+        one_hot = len(output.shape) == rank and rank > max(masked, 1)
+        return Batch(batch.x, batch.y, class_weights(batch.y, batch.weight, table, one_hot))
 
     def _program(self, step: str) -> Any:
         if step == "predict_step":
@@ -315,7 +355,8 @@ class Steps:
             variables = _unique([*self.variables, *kept])
         else:
             if step == "train_step" and not self.optimizer.built:
-                self.optimizer.build(self.trainable_variables)
+                with interrupts_held():
+                    self.optimizer.build(self.trainable_variables)
             sums = [v for m in self.metrics for v in m.variables]
             state = self.optimizer.variables if step == "train_step" else []
             variables = _unique([*self.variables, *state, *sums])
@@ -352,6 +393,8 @@ class Steps:
                     expected="targets inside the data: yield (x, y)",
                 )
             return Stream(x, steps)
+        if hasattr(x, "columns") and self._inputs_count() > 1:  # a DataFrame: inputs by its columns
+            x = {name: x[name] for name in x.columns}
         outputs = len(y) if isinstance(y, list | tuple | dict) and self._several_outputs(y) else 1
         return Table(x, y, weight, batch_size, self._inputs_count(), outputs)
 
@@ -372,7 +415,13 @@ def packed(batch: Batch) -> Any:
 def unpack(data: Any) -> tuple[Any, Any, Any]:
     """Returns `(x, y, sample_weight)` from what a step got, None for what is missing."""
     parts = data if isinstance(data, tuple) else (data,)
-    return (*parts, None, None)[:3]  # pyright: ignore[reportReturnType]
+    x, y, weight, *_ = (*parts, None, None)
+    return x, y, weight
+
+
+def rows_of(y_pred: Any) -> int:
+    """Returns the number of rows of a model's outputs."""
+    return unmask(outputs_of(y_pred)[0]).shape[0]
 
 
 def _symbols_like(x: Any) -> Any:
@@ -386,14 +435,36 @@ def _symbols_like(x: Any) -> Any:
 
 
 def _check_targets(y: list, outputs: list, names: list[str], losses: list) -> None:
-    """Raises DataError where targets of one number a row meet several outputs a row."""
+    """Raises DataError where targets are missing or have another shape than their output."""
     for labels, output, name, loss in zip(y, outputs, names, losses, strict=True):
-        if labels is None or loss is None or isinstance(labels, Masked):
+        if loss is None:
             continue
-        if type(loss).__name__ == "CategoricalCrossentropy" and np.ndim(labels) < len(output.shape):
+        if labels is None:
             raise DataError(
                 f"targets of '{name}'",
-                received=f"shape {np.shape(labels)}",
-                expected=f"shape {output.shape}: one-hot rows",
+                received="none",
+                expected="targets, because the output has a loss",
+                fix=f"y={{'{name}': ...}}, or loss={{'{name}': None}} in compile",
+            )
+        kind = getattr(type(loss), "__name__", "")
+        given, wanted = np.shape(unmask(labels)), tuple(output.shape)
+        if not type(loss).__module__.startswith("alphorn.") or kind == "LossFunctionWrapper":
+            continue
+        if kind == "CategoricalCrossentropy" and len(given) < len(wanted):
+            raise DataError(
+                f"targets of '{name}'",
+                received=f"shape {given}",
+                expected=f"shape {wanted}: one-hot rows",
                 fix="for class numbers compile with loss='sparse_categorical_crossentropy'",
+            )
+        pairs = list(zip(given, wanted, strict=False))[1:]
+        if len(given) == len(wanted) and any(n not in (None, g) for g, n in pairs):
+            if kind.startswith("Sparse") and given[-1] == 1:
+                continue
+            raise DataError(
+                f"targets of '{name}'",
+                received=f"shape {given}",
+                expected=f"shape {wanted}, that of the output (None is any size)",
+                fix="give the last layer as many units as a target has numbers; class numbers want"
+                " loss='sparse_categorical_crossentropy'",
             )
