@@ -473,7 +473,6 @@ class TerminateOnNaN(Callback):
         if loss is None or np.isfinite(loss):
             return
         self.stopped_step = batch
-        self.model.stop_training = True
         where = f"Epoch {self._epoch + 1}, batch {batch}: the loss is {loss}"
         if self.raise_error:
             raise StateError(
@@ -481,4 +480,5 @@ class TerminateOnNaN(Callback):
                 expected="a finite number",
                 fix="look for NaN in x and y, lower the learning rate, or clip gradients: clipnorm=1",
             )
+        self.model.stop_training = True
         print(f"{where}; training ends.")

@@ -1,5 +1,6 @@
 """Callback and CallbackList: who is told of the steps and epochs of training; History."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -174,15 +175,16 @@ def _flat(callbacks: Any) -> Iterator[Any]:
 
 
 def _to_all(event: str) -> Callable:
+    @functools.wraps(getattr(Callback, event))
     def tell(self: CallbackList, *args: Any, **kwargs: Any) -> None:
-        self(event, *args, **kwargs)
+        self(event.removeprefix("on_"), *args, **kwargs)
 
-    tell.__name__, tell.__doc__ = f"on_{event}", "Tells each."
+    tell.__doc__ = "Tells each."
     return tell
 
 
 for _event in EVENTS:
-    setattr(CallbackList, _event, _to_all(_event.removeprefix("on_")))
+    setattr(CallbackList, _event, _to_all(_event))
 
 
 class History(Callback):

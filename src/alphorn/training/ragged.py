@@ -154,7 +154,7 @@ def _sizes(row: Any, levels: int) -> list[int]:
     if levels == 1:
         return [len(row)]
     inner = [_sizes(part, levels - 1) for part in row]
-    return [len(row), *map(max, *inner, [0] * (levels - 1))]
+    return [len(row), *map(max, zip([0] * (levels - 1), *inner, strict=True))]
 
 
 def equal_lengths(rows: list[Any]) -> bool:
