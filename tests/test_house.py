@@ -28,7 +28,7 @@ FLOORS: list[list[str]] = [
     ],
     [
         """core core.scope core.signature core.rules core.refusal core.variable core.transforms
-        core.random core.masked core.symbol core.tracking core.door core.layer""",
+        core.random core.masked core.symbol core.tracking core.input_spec core.door core.layer""",
     ],
     [
         """kernels kernels.geometry kernels.recurrence kernels.moments kernels.embedding

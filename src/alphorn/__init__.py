@@ -19,6 +19,7 @@ from alphorn import (
     utils,
 )
 from alphorn.config import DTypePolicy
+from alphorn.core.input_spec import InputSpec
 from alphorn.core.layer import Layer
 from alphorn.core.masked import Masked, unmask
 from alphorn.core.random import SeedGenerator
@@ -51,6 +52,7 @@ __all__ = [
     "Initializer",
     "Input",
     "InputLayer",
+    "InputSpec",
     "KerasTensor",
     "Layer",
     "Loss",

@@ -16,6 +16,7 @@ import numpy as np
 
 from alphorn.config import DTypePolicy
 from alphorn.core import symbol as symbols
+from alphorn.core.input_spec import check_inputs
 from alphorn.core.masked import (
     Masked,
     check_mask,
@@ -75,6 +76,7 @@ class Door(Tracked):
         call: Callable[..., Any] = attribute()
         build: Callable[..., None] = attribute()
         build_shapes: dict[str, Any] = attribute()
+        input_spec: Any = attribute()
         add_loss: Callable[[Any], None] = attribute()
         _eager_losses: list[Any] = attribute()
         _family: Callable[[], list[Any]] = attribute()
@@ -244,6 +246,9 @@ class Door(Tracked):
         return value
 
     def _ensure_built(self, arguments: dict[str, Any]) -> None:
+        if self.input_spec is not None and self._spec.first in arguments:
+            where = f"{type(self).__name__} '{self.name}'"
+            check_inputs(where, self.input_spec, arguments[self._spec.first])
         if self.built:
             return
         with _build_lock:

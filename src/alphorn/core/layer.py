@@ -106,6 +106,7 @@ class Layer(Door):
         self.inbound_nodes: list[Any] = []
         self._eager_losses: list[Any] = []
         self.build_shapes: dict[str, Any] = {}
+        self.input_spec: Any = None
         self._initial_weights = weights
         if input_dim is not None and input_shape is None:
             input_shape = (input_dim,) if input_length is None else (input_length, input_dim)

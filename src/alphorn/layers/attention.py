@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from alphorn.constraints import AsConstraint
+from alphorn.core.input_spec import InputSpec
 from alphorn.core.layer import Layer
 from alphorn.core.random import SeedGenerator
 from alphorn.core.rules import Call, choose, first_mask, join
@@ -254,6 +255,7 @@ class MultiHeadAttention(Layer):
                     received=f"shape {tuple(shape)}",
                     expected="(batch, time, features)",
                 )
+        self.input_spec = InputSpec(ndim=3, axes={-1: query_shape[-1]})
         heads, dim, values = self.num_heads, self.key_dim, self.value_dim
         assert values is not None
         size = self.output_shape

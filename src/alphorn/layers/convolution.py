@@ -7,6 +7,7 @@ from jax import Array
 from alphorn.activations import AsActivation
 from alphorn.config import standardize_data_format
 from alphorn.constraints import AsConstraint
+from alphorn.core.input_spec import InputSpec
 from alphorn.core.layer import Layer
 from alphorn.core.rules import resample
 from alphorn.errors import ArgumentError, MaskError, ShapeError
@@ -69,6 +70,8 @@ class _Convolution(Layer):
                 received=f"{channels} channels",
                 expected=f"a known multiple of groups={self.groups}",
             )
+        axis = -1 if self.data_format == "channels_last" else 1
+        self.input_spec = InputSpec(ndim=self.rank + 2, axes={axis: channels})
         self.kernel = self.add_weight(
             (*self.kernel_size, channels // self.groups, self.filters),
             self.kernel_initializer,

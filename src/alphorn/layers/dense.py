@@ -7,6 +7,7 @@ from jax import Array
 
 from alphorn.activations import AsActivation
 from alphorn.constraints import AsConstraint
+from alphorn.core.input_spec import InputSpec
 from alphorn.core.layer import Layer
 from alphorn.core.rules import preserve
 from alphorn.errors import ArgumentError, ShapeError
@@ -79,6 +80,7 @@ class Dense(Layer):
                 fix="after Flatten of a sequence of any length, pool over time instead"
                 " (GlobalAveragePooling1D), or fix the length in Input(shape=...)",
             )
+        self.input_spec = InputSpec(min_ndim=2, axes={-1: input_shape[-1]})
         self.kernel = self.add_weight(
             (input_shape[-1], self.units),
             self.kernel_initializer,
@@ -98,13 +100,6 @@ class Dense(Layer):
 
     def call(self, inputs: Array, training: bool | None = None) -> Array:
         """Returns `(..., units)`."""
-        if inputs.shape[-1] != self.kernel.shape[0]:
-            raise ShapeError(
-                f"Dense '{self.name}'",
-                received=f"shape {tuple(inputs.shape)}",
-                expected=f"{self.kernel.shape[0]} features on the last axis",
-                fix="the layer was built for these; make a new one for data of another size",
-            )
         x = jnp.matmul(inputs, self.kernel.value)
         if self.bias is not None:
             x = x + self.bias.value

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from alphorn.constraints import AsConstraint
+from alphorn.core.input_spec import InputSpec
 from alphorn.core.layer import Layer
 from alphorn.core.masked import expand_to
 from alphorn.core.rules import preserve
@@ -59,6 +60,7 @@ class BatchNormalization(Layer):
                 received=f"shape {tuple(input_shape)}",
                 expected="a known number of features",
             )
+        self.input_spec = InputSpec(ndim=len(input_shape), axes={self.axis: size})
         self.gamma = self.beta = None
         if self.scale:
             self.gamma = self.add_weight(
@@ -157,7 +159,9 @@ class LayerNormalization(Layer):
 
     def build(self, input_shape: Any) -> None:
         """Makes gamma and beta."""
-        shape = tuple(input_shape[a] for a in self._axes(len(input_shape)))
+        axes = self._axes(len(input_shape))
+        shape = tuple(input_shape[a] for a in axes)
+        self.input_spec = InputSpec(ndim=len(input_shape), axes=dict(zip(axes, shape, strict=True)))
         self.gamma = self.beta = None
         if self.scale:
             self.gamma = self.add_weight(

@@ -9,6 +9,7 @@ from jax import Array
 
 from alphorn.activations import AsActivation
 from alphorn.constraints import AsConstraint
+from alphorn.core.input_spec import InputSpec
 from alphorn.core.layer import Layer
 from alphorn.core.masked import expand_to, extent, fill_masked
 from alphorn.core.rules import Call, choose, first_mask
@@ -298,6 +299,7 @@ class _Fused(_Recurrent):
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Builds the cell on one step."""
         self._check(sequences_shape)
+        self.input_spec = InputSpec(ndim=3, axes={-1: sequences_shape[2]})
         if not self.cell.built:
             self.cell.build((sequences_shape[0], sequences_shape[2]))
         self._keep_states(sequences_shape[0])
