@@ -162,6 +162,7 @@ class VarianceScaling(_Random):
         mode: Which fan: fan_in, fan_out or fan_avg.
         distribution: truncated_normal, untruncated_normal or uniform.
         seed: As for all initializers.
+        input_axes, output_axes: Those that count in the fans; both, or the usual ones.
     """
 
     def __init__(
@@ -170,6 +171,8 @@ class VarianceScaling(_Random):
         mode: str = "fan_in",
         distribution: str = "truncated_normal",
         seed: Any = None,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
     ):
         modes = ("fan_in", "fan_out", "fan_avg")
         distributions = ("truncated_normal", "untruncated_normal", "uniform", "normal")
@@ -184,12 +187,13 @@ class VarianceScaling(_Random):
         if scale <= 0:
             raise ArgumentError(f"{type(self).__name__}: scale", scale, "a positive number")
         self.scale, self.mode, self.distribution, self.seed = scale, mode, distribution, seed
+        self.input_axes, self.output_axes = input_axes, output_axes
         self.after_init()
 
     def __call__(self, shape: Shape, dtype: Any = None) -> Array:
         """Returns the draw."""
         dtype = dtype or floatx()
-        fan_in, fan_out = compute_fans(shape)
+        fan_in, fan_out = compute_fans(shape, self.input_axes, self.output_axes)
         fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
         variance = self.scale / max(1.0, fan)
         if self.distribution == "uniform":
@@ -202,12 +206,18 @@ class VarianceScaling(_Random):
         return deviation * jax.random.truncated_normal(self._key(), -2.0, 2.0, shape, dtype)
 
 
-def compute_fans(shape: Shape) -> tuple[int, int]:
+def compute_fans(
+    shape: Shape,
+    input_axes: Sequence[int] | None = None,
+    output_axes: Sequence[int] | None = None,
+) -> tuple[int, int]:
     """Returns the numbers of inputs and outputs of one unit of a weight.
 
     >>> compute_fans((3, 16, 32))
     (48, 96)
     """
+    if input_axes is not None and output_axes is not None:
+        return math.prod(shape[a] for a in input_axes), math.prod(shape[a] for a in output_axes)
     if not shape:
         return 1, 1
     if len(shape) == 1:
@@ -217,8 +227,10 @@ def compute_fans(shape: Shape) -> tuple[int, int]:
 
 
 def _scaling(name: str, scale: float, mode: str, distribution: str, doc: str) -> type:
-    def __init__(self: Any, seed: Any = None) -> None:
-        VarianceScaling.__init__(self, scale, mode, distribution, seed)
+    def __init__(
+        self: Any, seed: Any = None, input_axes: Any = None, output_axes: Any = None
+    ) -> None:
+        VarianceScaling.__init__(self, scale, mode, distribution, seed, input_axes, output_axes)
 
     namespace = {"__init__": __init__, "__doc__": doc, "__module__": __name__}
     return type(name, (VarianceScaling,), namespace)

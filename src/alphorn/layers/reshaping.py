@@ -211,16 +211,13 @@ class Cropping1D(Layer):
 
     Args:
         cropping: A number for both ends, or `(before, after)`.
-        data_format: "channels_last" or "channels_first".
     """
 
     cropping: Any = 1
-    data_format: Any = None
     masking = _moves
 
     def after_init(self) -> None:
         """Checks the numbers."""
-        self.data_format = standardize_data_format(self.data_format)
         given = self.cropping
         self.cropping = (given, given) if isinstance(given, int) else tuple(given)
 
@@ -236,9 +233,8 @@ class Cropping1D(Layer):
 
     def call(self, inputs: Array, mask: Array | None = None) -> Array:
         """Returns the rows without their ends."""
-        axis = 1 if self.data_format == "channels_last" else 2
         before, after = self.cropping
-        size = inputs.shape[axis]
+        size = inputs.shape[1]
         if mask is None:
             if before + after >= size:
                 raise ShapeError(
@@ -246,11 +242,7 @@ class Cropping1D(Layer):
                     received=f"{size} steps",
                     expected=f"more than {before + after}",
                 )
-            return (
-                inputs[:, before : size - after]
-                if axis == 1
-                else inputs[..., before : size - after]
-            )
+            return inputs[:, before : size - after]
         kept = inputs[:, before:] if size > before else inputs[:, :0]
         # Rows end where they end: what is beyond is masked, not cut.
         return kept[:, : max(size - before - after, 0)]
