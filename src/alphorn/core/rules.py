@@ -72,6 +72,18 @@ def _preserved(layer: Any, call: Call) -> Any:
     return mask
 
 
+def refuse_nested(layer: Any, mask: Array | None) -> None:
+    """Raises MaskError for a mask of more than steps, where windows would cross its second axis."""
+    if mask is not None and mask.ndim > 2:
+        raise MaskError(
+            f"{type(layer).__name__} '{layer.name}': windows over a nested mask",
+            received=f"a mask of shape {tuple(mask.shape)}",
+            expected="a mask of steps, (batch, time)",
+            fix="TimeDistributed(...) round a layer for the inner sequences; or mask steps alone:"
+            " Masked(unmask(x), ops.any(x.mask, -1))",
+        )
+
+
 def _refused(layer: Any, call: Call) -> Any:
     raise MaskError(
         f"{type(layer).__name__} '{layer.name}' cannot say what a mask means after it",
