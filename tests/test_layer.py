@@ -189,6 +189,22 @@ def test_states_that_are_set_as_attributes_are_found():
     assert not np.allclose(first, second)
 
 
+def test_the_metrics_of_a_compiled_model_are_no_affair_of_the_model_around():
+    class Counts(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense, self.mean = L.Dense(1), keras.metrics.Mean(name="own")
+
+        def call(self, x):
+            return self.dense(x)
+
+    inner, inputs = Counts(), keras.Input((3,))
+    inner.compile("sgd", "mse", metrics=["mae"])
+    inner.evaluate(X, X[:, :1], verbose=0)
+    outer = keras.Model(inputs, inner(inputs))
+    assert [m.name for m in outer.metrics] == ["own"]
+
+
 # --- losses
 
 
@@ -351,7 +367,7 @@ def test_training_flows_from_the_outermost_call(K):
             return self.middle(x)
 
     outer, middle = Outer(), Middle()
-    outer(X), middle(X)
+    _ = outer(X), middle(X)
     seen.clear()
     outer(X)
     outer(X, training=False)
@@ -428,7 +444,7 @@ def test_inputs_are_left_alone_without_autocast(K):
             return x
 
     loose, plain = Sees(dtype="mixed_bfloat16", autocast=False), Sees()
-    loose(X), plain(X.astype("float16"))
+    _ = loose(X), plain(X.astype("float16"))
     assert (loose.seen, plain.seen) == ("float32", "float32")
 
 
@@ -645,7 +661,7 @@ def test_state_written_in_a_layers_checkpoint_needs_lifted():
             return jax.checkpoint(self.step)(x)
 
     layer = Counts(True)
-    layer(X), keras.jit(layer)(X)
+    _ = layer(X), keras.jit(layer)(X)
     assert float(layer.count) == 2
     with pytest.raises(keras.StateError, match="lifted"):
         keras.jit(Counts(False))(X)

@@ -88,7 +88,7 @@ class Reshape(Layer):
         """The mask of as many of its axes as fill the first axes of the output."""
         if mask is None or mask.ndim == 1:
             return mask
-        sizes = outputs.shape[1:]
+        sizes = [*outputs.shape[1:]]
         for axes in range(mask.ndim - 1, 0, -1):
             steps = math.prod(mask.shape[1 : axes + 1])
             for count in range(1, len(sizes) + 1):
