@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+import alphorn
 import alphorn.layers.cells as cells
 import alphorn.layers.recurrent as recurrent
 import alphorn.layers.wrappers as wrappers
@@ -252,6 +253,23 @@ def test_stateful(name):
     close(ours(X), first)
     with pytest.raises(ShapeError, match="batch of 2"):
         ours(X[:2])
+
+
+def test_states_are_kept_from_batch_to_batch_of_fit_and_predict():
+    layers = alphorn.layers
+    model = alphorn.Sequential(
+        [alphorn.Input(batch_shape=(2, 3, 2)), layers.SimpleRNN(4, stateful=True), layers.Dense(1)]
+    )
+    x = np.random.default_rng(0).normal(size=(4, 3, 2)).astype("float32")
+    outputs = [np.asarray(model(x[:2])), np.asarray(model(x[2:]))]
+    wanted = np.asarray(model.layers[0].states[0].value)
+    model.layers[0].reset_state()
+    assert np.allclose(model.predict(x, batch_size=2, verbose=0), np.concatenate(outputs))
+    assert np.allclose(model.layers[0].states[0].value, wanted)
+    model.layers[0].reset_state()
+    model.compile(alphorn.optimizers.SGD(0.0), "mse")
+    model.fit(x, x[:, 0, :1], batch_size=2, shuffle=False, verbose=0)
+    assert np.allclose(model.layers[0].states[0].value, wanted)
 
 
 def test_stateful_goes_on_where_the_row_ended():

@@ -157,14 +157,14 @@ def serialize(value: Any) -> Any:
     functions of ours their name.
 
     >>> serialize((1, [2.0, "three"]))
-    {'class_name': '__tuple__', 'items': [1, [2.0, 'three']]}
+    (1, [2.0, 'three'])
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, tuple):
-        return {"class_name": "__tuple__", "items": [serialize(v) for v in value]}
+        return tuple(serialize(v) for v in value)
     if isinstance(value, list):
         return [serialize(v) for v in value]
     if isinstance(value, dict):

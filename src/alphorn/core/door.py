@@ -110,6 +110,7 @@ class Door(Tracked):
 
     def _enter_first(self, args: tuple, kwargs: dict) -> Any:
         """Enters from outside all layers; again where JAX's caches could keep what was read."""
+        self._check_initialized()
         while True:
             for member in self._family() if self._eager_losses or self._layers else (self,):
                 member._eager_losses = []
@@ -211,11 +212,7 @@ class Door(Tracked):
             outputs = self._dispatch(spec, arguments)
             if self.activity_regularizer is not None:
                 for leaf in jax.tree.leaves(outputs, is_leaf=is_masked):
-                    self.add_loss(
-                        self.activity_regularizer(
-                            leaf.fill(0) if isinstance(leaf, Masked) else leaf
-                        )
-                    )
+                    self.add_loss(_penalty(self.activity_regularizer, leaf))
         return outputs
 
     def _converted(self, value: Any) -> Any:
@@ -430,6 +427,15 @@ def scoped_build(build: Callable) -> Callable:
             self.set_weights(self._initial_weights)
 
     return scoped
+
+
+def _penalty(regularizer: Callable[[Any], Any], output: Any) -> Any:
+    """A penalty on valid steps, a row: rows without a step (folded padding) do not count."""
+    if isinstance(output, Masked):
+        rows = jnp.any(output.mask, range(1, output.mask.ndim))
+        total = regularizer(output.fill(0))
+        return total / jnp.maximum(jnp.sum(rows), 1).astype(total.dtype)
+    return regularizer(output) / max(output.shape[0] if output.ndim else 1, 1)
 
 
 def _is_shape(value: Any) -> bool:

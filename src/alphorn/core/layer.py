@@ -15,9 +15,21 @@ from alphorn.core.door import Door, as_shape, current_path, scoped_build, set_co
 from alphorn.core.scope import current_scope
 from alphorn.core.transforms import functional
 from alphorn.core.variable import Variable
-from alphorn.errors import ShapeError, StateError, UnexpectedArgumentError
+from alphorn.errors import ArgumentError, ShapeError, StateError, UnexpectedArgumentError
 from alphorn.fields import keyword
 from alphorn.naming import auto_name, deserialize, register, resolve, serialize, snake_case
+
+_ABSENT = {
+    "quantization_config": None,
+    "lora_rank": None,
+    "lora_alpha": None,
+    "renorm": False,
+    "renorm_clipping": None,
+    "renorm_momentum": 0.99,
+    "rms_scaling": False,
+    "sliding_window": None,
+    "use_gate": False,
+}
 
 
 class Layer(Door):
@@ -91,13 +103,21 @@ class Layer(Door):
         **unknown: Any,
     ) -> None:
         """Takes the arguments that every layer has."""
+        # What Keras writes into every file, for what there is none of here.
+        unknown = {k: v for k, v in unknown.items() if k not in _ABSENT or v != _ABSENT[k]}
         if unknown:
             raise UnexpectedArgumentError(
                 type(self).__name__,
                 received=", ".join(f"{k}={v!r}" for k, v in unknown.items()),
                 expected=f"{type(self).__name__}{inspect.signature(type(self).__init__)}",
             )
-        self.name = str(name or auto_name(snake_case(type(self).__name__)))
+        if name is not None and (not isinstance(name, str) or "/" in name):
+            raise ArgumentError(
+                f"{type(self).__name__}: name",
+                received=repr(name),
+                expected="a string without '/', which parts names in paths",
+            )
+        self.name = name or auto_name(snake_case(type(self).__name__))
         self.built = False
         self._trainable = bool(trainable)
         self.dtype_policy: DTypePolicy = as_policy(dtype)

@@ -72,6 +72,19 @@ def as_key(seed: Any) -> Array:
     return jnp.asarray(seed)
 
 
+def draw_pairs(key: Array, draw: Callable[..., Array], shape: Sequence[int]) -> Array:
+    """Draws `(..., T, S)` so that neither `T` nor `S` changes what a pair of steps gets.
+
+    Args:
+        key: Of the draw.
+        draw: `(key, shape) -> array`.
+        shape: The shape wanted.
+    """
+    *rows, steps, others = shape
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(others))
+    return jnp.moveaxis(jax.vmap(lambda k: draw(k, (steps, *rows)))(keys), (0, 1), (-1, -2))
+
+
 def draw_steps(draw: Callable[[Sequence[int]], Array], shape: Sequence[int]) -> Array:
     """Draws `(B, T, ...)` time first, so that a row's first steps do not depend on T.
 

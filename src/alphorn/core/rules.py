@@ -72,6 +72,18 @@ def _preserved(layer: Any, call: Call) -> Any:
     return mask
 
 
+def refuse_nested(layer: Any, mask: Array | None) -> None:
+    """Raises MaskError for a mask of more than steps, where windows would cross its second axis."""
+    if mask is not None and mask.ndim > 2:
+        raise MaskError(
+            f"{type(layer).__name__} '{layer.name}': windows over a nested mask",
+            received=f"a mask of shape {tuple(mask.shape)}",
+            expected="a mask of steps, (batch, time)",
+            fix="TimeDistributed(...) round a layer for the inner sequences; or mask steps alone:"
+            " Masked(unmask(x), ops.any(x.mask, -1))",
+        )
+
+
 def _refused(layer: Any, call: Call) -> Any:
     raise MaskError(
         f"{type(layer).__name__} '{layer.name}' cannot say what a mask means after it",
@@ -81,19 +93,36 @@ def _refused(layer: Any, call: Call) -> Any:
     )
 
 
+def _reduced(layer: Any, call: Call) -> Any:
+    return _rows_of(call.masks)
+
+
+def _resampled(layer: Any, call: Call) -> Any:
+    return layer.resampled_mask(first_mask(call.masks), call.outputs)
+
+
+def _joined(layer: Any, call: Call) -> Any:
+    return layer.joined_mask(call)
+
+
+def _chosen(layer: Any, call: Call) -> Any:
+    return layer.chosen_mask(call)
+
+
+def _nested(layer: Any, call: Call) -> Any:
+    return None
+
+
 # The hooks are methods of the layers: `resampled_mask(mask, outputs)`, `joined_mask(call)`,
-# `created_mask(inputs, outputs)`, `chosen_mask(call)`.
+# `created_mask(inputs, outputs)`, `chosen_mask(call)`. Functions with names, so that what holds a
+# rule can be pickled.
 preserve = Rule("preserve", _preserved)
-reduce = Rule("reduce", lambda layer, call: _rows_of(call.masks), steps=True)
-resample = Rule(
-    "resample",
-    lambda layer, call: layer.resampled_mask(first_mask(call.masks), call.outputs),
-    steps=True,
-)
-join = Rule("join", lambda layer, call: layer.joined_mask(call))
-choose = Rule("choose", lambda layer, call: layer.chosen_mask(call), steps=True)
+reduce = Rule("reduce", _reduced, steps=True)
+resample = Rule("resample", _resampled, steps=True)
+join = Rule("join", _joined)
+choose = Rule("choose", _chosen, steps=True)
 refuse = Rule("refuse", _refused)
-nest = Rule("nest", lambda layer, call: None, raw=True)
+nest = Rule("nest", _nested, raw=True)
 
 
 def _created(layer: Any, call: Call) -> Any:

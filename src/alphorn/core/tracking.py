@@ -54,8 +54,12 @@ class Tracked(Configurable):
     @property
     def metrics(self) -> list[Any]:
         """The metrics, own ones first."""
+        return self._metrics_within()
+
+    def _metrics_within(self) -> list[Any]:
+        """Those set as attributes: what an inner model was compiled with is its own affair."""
         found = [p for p in self._parts() if isinstance(p, Tracked) and p.is_metric]
-        return _unique(found + [m for layer in self._layers for m in layer.metrics])
+        return _unique(found + [m for layer in self._layers for m in layer._metrics_within()])
 
     @property
     def weights(self) -> list[Variable]:

@@ -358,7 +358,7 @@ def scan_cell(
             new = jax.tree.map(lambda n, o: jnp.where(expand_to(valid, n.ndim), n, o), new, states)
         return new, output
 
-    if unroll:
+    if unroll and leaves[0].shape[1]:
         outputs = []
         for t in range(leaves[0].shape[1]):
             valid = None if steps is None else steps[t]

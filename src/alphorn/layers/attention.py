@@ -10,7 +10,7 @@ from jax import Array
 from alphorn.constraints import AsConstraint
 from alphorn.core.input_spec import InputSpec
 from alphorn.core.layer import Layer
-from alphorn.core.random import SeedGenerator
+from alphorn.core.random import SeedGenerator, draw_pairs
 from alphorn.core.rules import Call, choose, first_mask, join
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.initializers import AsInitializer
@@ -18,6 +18,13 @@ from alphorn.kernels.attention import additive_scores, attend, dot_product_atten
 from alphorn.regularizers import AsRegularizer
 
 __all__ = ["AdditiveAttention", "Attention", "MultiHeadAttention"]
+
+
+def _kept(layer: Any, shape: tuple[int, ...]) -> Array:
+    def draw(key: Array, shape: tuple[int, ...]) -> Array:
+        return jax.random.bernoulli(key, 1 - layer.dropout, shape)
+
+    return draw_pairs(layer.seed_generator.next(), draw, shape)
 
 
 class Attention(Layer):
@@ -99,8 +106,7 @@ class Attention(Layer):
         scores = self.scores(query, key, masks)
         keep = None
         if training and self.dropout:
-            key_for = self.seed_generator.next()
-            keep = jax.random.bernoulli(key_for, 1 - self.dropout, scores.shape)
+            keep = _kept(self, scores.shape)
         output, weights = attend(
             scores,
             value,
@@ -307,7 +313,7 @@ class MultiHeadAttention(Layer):
         keep = None
         if training and self.dropout:
             shape = (q.shape[0], self.num_heads, q.shape[1], k.shape[1])
-            keep = jax.random.bernoulli(self.seed_generator.next(), 1 - self.dropout, shape)
+            keep = _kept(self, shape)
         output, weights = dot_product_attention(
             q,
             k,

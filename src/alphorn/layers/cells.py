@@ -107,7 +107,7 @@ class _Cell(Layer):
 
     def get_initial_state(self, batch_size: int | None = None) -> list[Array]:
         """Returns zeros, `(batch, units)` for each state."""
-        zeros = jnp.zeros((batch_size or 1, self.units), self.compute_dtype)
+        zeros = jnp.zeros((1 if batch_size is None else batch_size, self.units), self.compute_dtype)
         return [zeros] * self.states
 
     def dropout_masks(self, batch: int, dtype: Any, training: bool | None) -> Masks:
@@ -400,7 +400,8 @@ def first_state(cell: Any, batch_size: int | None, dtype: Any) -> list[Any]:
         return list(state) if isinstance(state, list | tuple) else [state]
     sizes = cell.state_size if isinstance(cell.state_size, list | tuple) else [cell.state_size]
     shapes = [(s,) if isinstance(s, int) else tuple(s) for s in sizes]
-    return [jnp.zeros((batch_size or 1, *shape), dtype) for shape in shapes]
+    rows = 1 if batch_size is None else batch_size
+    return [jnp.zeros((rows, *shape), dtype) for shape in shapes]
 
 
 def call_cell(cell: Any, x: Any, states: list[Any], training: bool | None) -> tuple[Any, list]:

@@ -9,7 +9,7 @@ from alphorn.config import standardize_data_format
 from alphorn.constraints import AsConstraint
 from alphorn.core.input_spec import InputSpec
 from alphorn.core.layer import Layer
-from alphorn.core.rules import resample
+from alphorn.core.rules import refuse_nested, resample
 from alphorn.errors import ArgumentError, MaskError, ShapeError
 from alphorn.initializers import AsInitializer
 from alphorn.kernels.convolution import convolve
@@ -107,12 +107,15 @@ class _Convolution(Layer):
                 expected="(batch, time, features)",
                 fix="data_format='channels_last'",
             )
+        refuse_nested(self, mask)
         spatial = inputs.shape[1:-1] if last else inputs.shape[2:]
         if self.padding == "valid":
-            for size, width, dilation in zip(
-                spatial, self.kernel_size, self.dilation_rate, strict=True
+            for axis, (size, width, dilation) in enumerate(
+                zip(spatial, self.kernel_size, self.dilation_rate, strict=True)
             ):
-                if size < (width - 1) * dilation + 1:
+                # Rows shorter than a window have no output: so has a batch of such rows.
+                absent = mask is not None and axis == 0
+                if size < (width - 1) * dilation + 1 and not absent:
                     raise ShapeError(
                         f"{type(self).__name__} '{self.name}': no window fits",
                         received=f"shape {tuple(inputs.shape)}",

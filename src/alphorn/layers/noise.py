@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from alphorn.config import standardize_data_format
 from alphorn.core.layer import Layer
 from alphorn.core.random import SeedGenerator, draw_steps
 from alphorn.core.rules import preserve
@@ -91,6 +92,12 @@ class Dropout(_Noise):
 
 
 class _Spatial(_Noise):
+    def base_config(self) -> dict[str, Any]:
+        """Leaves `trainable` out, which Keras's class does not take."""
+        config = super().base_config()
+        del config["trainable"]
+        return config
+
     def call(self, inputs: Array, training: bool | None = False) -> Array:
         """Returns the data, with dropped features while training."""
         if inputs.ndim != self.rank + 2:
@@ -123,6 +130,11 @@ class SpatialDropout2D(_Spatial):
     rate: float
     data_format: Any = None
     seed: Any = None
+
+    def after_init(self) -> None:
+        """Checks the rate and the layout."""
+        super().after_init()
+        self.data_format = standardize_data_format(self.data_format)
 
 
 class GaussianNoise(_Noise):

@@ -7,7 +7,7 @@ from jax import Array
 
 from alphorn.config import standardize_data_format
 from alphorn.core.layer import Layer
-from alphorn.core.rules import reduce, resample
+from alphorn.core.rules import reduce, refuse_nested, resample
 from alphorn.errors import ArgumentError, MaskError, ShapeError
 from alphorn.kernels.geometry import per_axis, resampled_mask
 from alphorn.kernels.moments import masked_mean
@@ -67,6 +67,7 @@ class _Pooling(Layer):
                 expected=f"rank {self.rank + 2}",
             )
         _refuse_channels_first(self, mask)
+        refuse_nested(self, mask)
         return self.pool(
             inputs,
             self.pool_size,

@@ -1,6 +1,8 @@
 """Layers that move entries. Where the time axis survives so does the mask; else padding is zero."""
 
+import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ from jax import Array
 from alphorn.config import standardize_data_format
 from alphorn.core.layer import Layer
 from alphorn.core.masked import extent
-from alphorn.core.rules import filled, resample
+from alphorn.core.rules import filled, refuse_nested, resample
 from alphorn.errors import ArgumentError, ShapeError
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
 ]
 
 _moves = filled(resample, 0.0)
+# Without windows a mask of rows stays one: it need not be spread over the steps.
+_carries = replace(_moves, steps=False)
 
 
 class Flatten(Layer):
@@ -35,15 +39,15 @@ class Flatten(Layer):
     """
 
     data_format: Any = None
-    masking = _moves
+    masking = _carries
 
     def after_init(self) -> None:
         """Checks the layout."""
         self.data_format = standardize_data_format(self.data_format)
 
     def resampled_mask(self, mask: Array | None, outputs: Array) -> Array | None:
-        """The mask of `(batch, time, 1)`."""
-        if mask is not None and mask.ndim == 2 and tuple(outputs.shape) == tuple(mask.shape):
+        """The mask of `(batch, time, 1)`, or of rows."""
+        if mask is not None and tuple(outputs.shape[: mask.ndim]) == tuple(mask.shape):
             return mask
         return None
 
@@ -60,11 +64,17 @@ class Reshape(Layer):
     Args:
         target_shape: Without the batch axis; one -1 takes what is left.
 
-    Where time stays the first axis its mask stays; else masked entries come out as zeros.
+    Where time stays the first axis, or all of it stands in the first axes, so does its mask; else
+    masked entries come out as zeros.
+
+    >>> from alphorn.core.masked import Masked
+    >>> documents = Masked(jnp.ones((1, 2, 3, 4)), jnp.ones((1, 2, 3), bool))
+    >>> Reshape((-1, 4))(documents).mask.shape
+    (1, 6)
     """
 
     target_shape: Any
-    masking = _moves
+    masking = _carries
 
     def after_init(self) -> None:
         """Checks the shape."""
@@ -75,10 +85,21 @@ class Reshape(Layer):
             )
 
     def resampled_mask(self, mask: Array | None, outputs: Array) -> Array | None:
-        """The mask where time stays the first axis."""
-        if mask is None or tuple(outputs.shape[: mask.ndim]) != tuple(mask.shape):
-            return None
-        return mask
+        """The mask of as many of its axes as fill the first axes of the output."""
+        if mask is None or mask.ndim == 1:
+            return mask
+        sizes = [*outputs.shape[1:]]
+        for axes in range(mask.ndim - 1, 0, -1):
+            steps = math.prod(mask.shape[1 : axes + 1])
+            for count in range(1, len(sizes) + 1):
+                if math.prod(sizes[:count]) == steps:
+                    whole = jnp.any(mask, range(axes + 1, mask.ndim))
+                    return whole.reshape(mask.shape[0], *sizes[:count])
+        steps = math.prod(mask.shape[1:])
+        splits = self.target_shape[0] in (-1, None) and len(sizes) > 1
+        if splits and steps and sizes[0] % steps == 0:  # each step becomes several
+            return jnp.repeat(mask.reshape(mask.shape[0], steps), sizes[0] // steps, 1)
+        return None
 
     def call(self, inputs: Array) -> Array:
         """Returns `(batch, *target_shape)`."""
@@ -101,11 +122,11 @@ class Permute(Layer):
     Args:
         dims: Axes from 1, e.g. `(2, 1)`.
 
-    Where time stays the first axis its mask stays; else masked entries come out as zeros.
+    A mask goes with its axes as far as they come first; other masked entries come out as zeros.
     """
 
     dims: Any
-    masking = _moves
+    masking = _carries
 
     def after_init(self) -> None:
         """Checks the order."""
@@ -116,10 +137,15 @@ class Permute(Layer):
             )
 
     def resampled_mask(self, mask: Array | None, outputs: Array) -> Array | None:
-        """The mask where its axes stay where they are."""
-        if mask is None or self.dims[: mask.ndim - 1] != tuple(range(1, mask.ndim)):
+        """The mask by those of its axes that come first."""
+        if mask is None or mask.ndim == 1:
+            return mask
+        first = [*itertools.takewhile(lambda d: d < mask.ndim, self.dims)]
+        rest = [a for a in range(1, mask.ndim) if a not in first]
+        if not first:
             return None
-        return mask
+        order = [sorted(first).index(d) + 1 for d in first]
+        return jnp.any(mask, rest).transpose(0, *order)
 
     def call(self, inputs: Array) -> Array:
         """Returns the row's axes in the new order."""
@@ -142,7 +168,7 @@ class RepeatVector(Layer):
     """
 
     n: int
-    masking = _moves
+    masking = _carries
 
     def after_init(self) -> None:
         """Checks the number."""
@@ -201,6 +227,7 @@ class ZeroPadding1D(Layer):
 
     def call(self, inputs: Array, mask: Array | None = None) -> Array:
         """Returns `(batch, before + time + after, features)`."""
+        refuse_nested(self, mask)
         if self.data_format == "channels_first":
             return jnp.pad(inputs, ((0, 0), (0, 0), self.padding))
         return jnp.pad(inputs, ((0, 0), self.padding, (0, 0)))
@@ -233,6 +260,7 @@ class Cropping1D(Layer):
 
     def call(self, inputs: Array, mask: Array | None = None) -> Array:
         """Returns the rows without their ends."""
+        refuse_nested(self, mask)
         before, after = self.cropping
         size = inputs.shape[1]
         if mask is None:

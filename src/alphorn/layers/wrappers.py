@@ -74,9 +74,9 @@ class TimeDistributed(Wrapper):
             inner = Masked.trusted(folded, known.reshape(batch * time, *known.shape[2:]))
         with collect_births(folded) as born, training_phase(training):
             outputs = self.layer(inner)
-        steps = None if known is None else known.reshape(batch, time, -1).any(-1)
+        steps = None if known is None else known.any(tuple(range(2, known.ndim)))
         for mask in born.masks:
-            alive = mask.reshape(batch, time, -1).any(-1)
+            alive = mask.any(tuple(range(1, mask.ndim))).reshape(batch, time)
             steps = alive if steps is None else steps & alive
 
         def unfold(out: Any) -> Any:

@@ -290,7 +290,9 @@ class Steps(Tracked if TYPE_CHECKING else object):
             if self.run_eagerly:
                 spec = self(batch.x, training=False)
             else:
-                spec = symbol.infer(self._enter, (_symbols_like(batch.x),), {"training": False})
+                rows = batch.rows if _batch_is_fixed(self) else None
+                inputs = _symbols_like(batch.x, rows)
+                spec = symbol.infer(self._enter, (inputs,), {"training": False})
             keys = sorted(spec) if isinstance(spec, dict) else []
             self._output_keys = keys
             outputs = [spec[k] for k in keys] if keys else outputs_of(spec)
@@ -424,12 +426,20 @@ def rows_of(y_pred: Any) -> int:
     return unmask(outputs_of(y_pred)[0]).shape[0]
 
 
-def _symbols_like(x: Any) -> Any:
+def _batch_is_fixed(model: Any) -> bool:
+    """Returns whether a model takes one batch size only: it keeps states, or its Input says so."""
+    graph = getattr(model, "graph", None)
+    if graph is not None and any(s.shape[0] is not None for s in graph.input_symbols):
+        return True
+    return any(getattr(layer, "stateful", False) for layer in model._family())
+
+
+def _symbols_like(x: Any, rows: int | None) -> Any:
     def like(leaf: Any) -> Symbol:
         if is_masked(leaf):
             rank = leaf.mask.ndim
-            return Symbol((*[None] * rank, *leaf.shape[rank:]), leaf.dtype, rank)
-        return Symbol((None, *np.shape(leaf)[1:]), leaf.dtype)
+            return Symbol((rows, *[None] * (rank - 1), *leaf.shape[rank:]), leaf.dtype, rank)
+        return Symbol((rows, *np.shape(leaf)[1:]), leaf.dtype)
 
     return jax.tree.map(like, x, is_leaf=is_masked)
 
