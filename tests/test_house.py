@@ -38,6 +38,7 @@ FLOORS: list[list[str]] = [
     ],
     [
         "activations",
+        "random",
         "initializers",
         "regularizers",
         "constraints",

@@ -103,6 +103,7 @@ DIFFERENCES = {
     "layers.Wrapper.build": ("input_shape", "a wrapped layer must know its input"),
     "ops.layer_normalization": ("kwargs", "only old names in Keras"),
     "ops.multi_hot": ("kwargs", "only old names in Keras"),
+    "random.SeedGenerator": ("kwargs", "only options of other backends in Keras"),
     "saving.load_weights": ("kwargs", "only options of other file formats in Keras"),
     "saving.save_weights": ("kwargs max_shard_size", "one file, never shards"),
     "optimizers.Adadelta.update_step": ("grad gradient", "one name in all rules"),

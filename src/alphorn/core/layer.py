@@ -58,6 +58,9 @@ class Layer(Door):
     refusal_hint: ClassVar[str] = "unmask(x) ends the mask on purpose"
     untracked: ClassVar[frozenset[str]] = frozenset({"_captured", "inbound_nodes", "_eager_losses"})
 
+    # Attributes that Keras's files hold by another name.
+    file_names: ClassVar[dict[str, str]] = {}
+
     if TYPE_CHECKING:  # what every layer takes by name, beside its own fields
         _given_name: str | None = keyword(alias="name", default=None, kw_only=True)
         _given_trainable: bool = keyword(alias="trainable", default=True, kw_only=True)
@@ -204,6 +207,21 @@ class Layer(Door):
         variable.born_trainable = trainable
         vars(self).setdefault("_weights", []).append(variable)
         return variable
+
+    def add_field_weight(
+        self, name: str, shape: Sequence[int], fields: str = "", **options: Any
+    ) -> Variable:
+        """Makes the weight that fields of the layer describe: `kernel_initializer` and the like.
+
+        Args:
+            name: Of the weight, and of its fields.
+            shape: Of the weight.
+            fields: What the fields' names begin with, if not with `name`.
+            **options: As in `add_weight`; they win.
+        """
+        kinds = ("initializer", "regularizer", "constraint")
+        described = {k: getattr(self, f"{fields or name}_{k}", None) for k in kinds}
+        return self.add_weight(shape, **described | options, name=name)
 
     def add_loss(self, loss: Any) -> None:
         """Adds a scalar, or several, to what training minimizes."""

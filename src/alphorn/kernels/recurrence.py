@@ -246,7 +246,7 @@ def _backward(
     xs = (projected, steps, gates, kept, before, series, dseries, dkept)
     dstates, (drecurrent, dprojected) = bounded_scan(step, carry, xs, bound, reverse=True)
     rows = (a.reshape(-1, a.shape[-1]) for a in (before[0], drecurrent))
-    wide = jnp.promote_types(kernel.dtype, jnp.float32)
+    wide = jnp.float32 if kernel.dtype.itemsize < 4 else kernel.dtype
     dkernel = jnp.einsum("nu,ng->ug", *rows, preferred_element_type=wide)
     dkernel = dkernel.astype(kernel.dtype)
     dbias = None

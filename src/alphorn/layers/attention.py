@@ -1,7 +1,7 @@
 """Attention: masked keys are not looked at; a row without keys gets zeros."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -218,6 +218,7 @@ class MultiHeadAttention(Layer):
     use_gate: bool = False
     seed: Any = None
 
+    file_names: ClassVar[dict[str, str]] = {"gate_dense": "_gate_dense"}
     masking = choose
 
     def after_init(self) -> None:

@@ -73,28 +73,14 @@ class _Cell(Layer):
                 expected="(batch, time, features) with known features",
             )
         width = self.gates * self.units
-        self.kernel = self.add_weight(
-            (input_shape[-1], width),
-            self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-            name="kernel",
-        )
-        self.recurrent_kernel = self.add_weight(
-            (self.units, width),
-            self.recurrent_initializer,
-            regularizer=self.recurrent_regularizer,
-            constraint=self.recurrent_constraint,
-            name="recurrent_kernel",
+        self.kernel = self.add_field_weight("kernel", (input_shape[-1], width))
+        self.recurrent_kernel = self.add_field_weight(
+            "recurrent_kernel", (self.units, width), fields="recurrent"
         )
         self.bias = None
         if self.use_bias:
-            self.bias = self.add_weight(
-                self.bias_shape(),
-                self.first_bias,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-                name="bias",
+            self.bias = self.add_field_weight(
+                "bias", self.bias_shape(), initializer=self.first_bias
             )
 
     def bias_shape(self) -> tuple[int, ...]:

@@ -72,22 +72,12 @@ class _Convolution(Layer):
             )
         axis = -1 if self.data_format == "channels_last" else 1
         self.input_spec = InputSpec(ndim=self.rank + 2, axes={axis: channels})
-        self.kernel = self.add_weight(
-            (*self.kernel_size, channels // self.groups, self.filters),
-            self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-            name="kernel",
+        self.kernel = self.add_field_weight(
+            "kernel", (*self.kernel_size, channels // self.groups, self.filters)
         )
         self.bias = None
         if self.use_bias:
-            self.bias = self.add_weight(
-                (self.filters,),
-                self.bias_initializer,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-                name="bias",
-            )
+            self.bias = self.add_field_weight("bias", (self.filters,))
 
     def resampled_mask(self, mask: Array | None, outputs: Array) -> Array | None:
         """A window is valid where the row alone has it and it holds a valid step."""

@@ -81,22 +81,10 @@ class Dense(Layer):
                 " (GlobalAveragePooling1D), or fix the length in Input(shape=...)",
             )
         self.input_spec = InputSpec(min_ndim=2, axes={-1: input_shape[-1]})
-        self.kernel = self.add_weight(
-            (input_shape[-1], self.units),
-            self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-            name="kernel",
-        )
+        self.kernel = self.add_field_weight("kernel", (input_shape[-1], self.units))
         self.bias = None
         if self.use_bias:
-            self.bias = self.add_weight(
-                (self.units,),
-                self.bias_initializer,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-                name="bias",
-            )
+            self.bias = self.add_field_weight("bias", (self.units,))
 
     def call(self, inputs: Array, training: bool | None = None) -> Array:
         """Returns `(..., units)`."""

@@ -60,13 +60,8 @@ class Embedding(Layer):
 
     def build(self, input_shape: Any = None) -> None:
         """Makes the table."""
-        self.embeddings = self.add_weight(
-            (self.input_dim, self.output_dim),
-            self.embeddings_initializer,
-            regularizer=self.embeddings_regularizer,
-            constraint=self.embeddings_constraint,
-            name="embeddings",
-            autocast=False,
+        self.embeddings = self.add_field_weight(
+            "embeddings", (self.input_dim, self.output_dim), autocast=False
         )
 
     def created_mask(self, inputs: Array, outputs: Array) -> Array | None:

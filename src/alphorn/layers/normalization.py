@@ -63,23 +63,9 @@ class BatchNormalization(Layer):
         self.input_spec = InputSpec(ndim=len(input_shape), axes={self.axis: size})
         self.gamma = self.beta = None
         if self.scale:
-            self.gamma = self.add_weight(
-                (size,),
-                self.gamma_initializer,
-                regularizer=self.gamma_regularizer,
-                constraint=self.gamma_constraint,
-                name="gamma",
-                autocast=False,
-            )
+            self.gamma = self.add_field_weight("gamma", (size,), autocast=False)
         if self.center:
-            self.beta = self.add_weight(
-                (size,),
-                self.beta_initializer,
-                regularizer=self.beta_regularizer,
-                constraint=self.beta_constraint,
-                name="beta",
-                autocast=False,
-            )
+            self.beta = self.add_field_weight("beta", (size,), autocast=False)
         self.moving_mean = self.add_weight(
             (size,),
             self.moving_mean_initializer,
@@ -164,23 +150,9 @@ class LayerNormalization(Layer):
         self.input_spec = InputSpec(ndim=len(input_shape), axes=dict(zip(axes, shape, strict=True)))
         self.gamma = self.beta = None
         if self.scale:
-            self.gamma = self.add_weight(
-                shape,
-                self.gamma_initializer,
-                regularizer=self.gamma_regularizer,
-                constraint=self.gamma_constraint,
-                name="gamma",
-                autocast=False,
-            )
+            self.gamma = self.add_field_weight("gamma", shape, autocast=False)
         if self.center:
-            self.beta = self.add_weight(
-                shape,
-                self.beta_initializer,
-                regularizer=self.beta_regularizer,
-                constraint=self.beta_constraint,
-                name="beta",
-                autocast=False,
-            )
+            self.beta = self.add_field_weight("beta", shape, autocast=False)
 
     def call(self, inputs: Array, mask: Array | None = None) -> Array:
         """Returns the normalized data."""

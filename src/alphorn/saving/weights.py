@@ -29,8 +29,9 @@ def _children(layer: Any) -> list[tuple[str, Any]]:
     alphabet in subclasses, private ones last. Built-in layers have Keras's names, without `_`.
     """
     built_in = type(layer).__module__.startswith("alphorn.")
+    renamed = layer.file_names if isinstance(layer, Layer) else {}
     attributes = {
-        name.lstrip("_") if built_in else name: value
+        renamed.get(name, name.lstrip("_") if built_in else name): value
         for name, value in sorted(vars(layer).items(), key=lambda n: (n[0].startswith("_"), n[0]))
         if name not in layer.untracked and not name.startswith("__")
     }
