@@ -220,7 +220,7 @@ class Layer(Door):
             **options: As in `add_weight`; they win.
         """
         kinds = ("initializer", "regularizer", "constraint")
-        described = {k: getattr(self, f"{fields or name}_{k}", None) for k in kinds}
+        described: dict[str, Any] = {k: getattr(self, f"{fields or name}_{k}", None) for k in kinds}
         return self.add_weight(shape, **described | options, name=name)
 
     def add_loss(self, loss: Any) -> None:
