@@ -63,7 +63,7 @@ ERRORS = {
         ShapeError,
         "Dense 'd'",
         "(10, 2)",
-        "3 features",
+        "size 3 on axis -1",
         "make a new one",
     ),
     "no weights yet": (

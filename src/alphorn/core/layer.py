@@ -27,8 +27,6 @@ _ABSENT = {
     "renorm_clipping": None,
     "renorm_momentum": 0.99,
     "rms_scaling": False,
-    "sliding_window": None,
-    "use_gate": False,
 }
 
 
