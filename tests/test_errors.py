@@ -64,7 +64,7 @@ ERRORS = {
         "Dense 'd'",
         "(10, 2)",
         "size 3 on axis -1",
-        "make a new one",
+        "make a new layer",
     ),
     "no weights yet": (
         lambda: alphorn.Sequential([Dense(1)]).get_weights(),
