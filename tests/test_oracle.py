@@ -14,9 +14,12 @@ ORACLE = [c for c in LAYERS if c.oracle]
 
 
 def same(ours: list[np.ndarray], theirs: list[np.ndarray], tolerance: float) -> None:
+    """Asserts that all agree; what is 0 but for rounding, beside the largest, is 0 in both."""
     assert len(ours) == len(theirs)
+    rounding = tolerance * max((np.abs(b).max(initial=0) for b in theirs), default=0)
     for a, b in zip(ours, theirs, strict=True):
-        assert close(a, b, tolerance)
+        nothing = a.shape == b.shape and max(np.abs(x).max(initial=0) for x in (a, b)) <= rounding
+        assert nothing or close(a, b, tolerance)
 
 
 @pytest.mark.parametrize("case", ORACLE, ids=str)

@@ -244,7 +244,7 @@ def tri(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> Any:
 @row(refuse, arrays=("x",))
 def meshgrid(*x: Any, indexing: str = "xy") -> Any:
     """Returns the coordinates of a grid over vectors."""
-    return list(jnp.meshgrid(*x, indexing=indexing))
+    return jnp.meshgrid(*x, indexing=indexing)
 
 
 @row(refuse)
