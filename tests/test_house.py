@@ -27,8 +27,8 @@ FLOORS: list[list[str]] = [
         "errors config naming fields",
     ],
     [
-        """core core.scope core.signature core.rules core.refusal core.variable core.transforms
-        core.random core.masked core.symbol core.tracking core.input_spec core.door core.layer""",
+        """core core.scope core.signature core.rules core.refusal core.assignment core.variable
+        core.transforms core.random core.masked core.symbol core.tracking core.input_spec core.door core.layer""",
     ],
     [
         """kernels kernels.geometry kernels.recurrence kernels.moments kernels.embedding
