@@ -273,7 +273,8 @@ def step_mask(x: Masked) -> Array:
 
 _TIME_INDEX = (
     "ops.first(x) or ops.last(x) for one step, ops.take_steps(x, start, stop) for several:"
-    " they count within each row's own extent; unmask(x) for plain data"
+    " they count within each row's own extent; ops.unstack(x, axis=1) for one after the other;"
+    " unmask(x) for plain data"
 )
 
 

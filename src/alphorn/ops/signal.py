@@ -65,7 +65,8 @@ def ifft2(x: Any) -> Any:
 @row(per_step((0,), None))
 def rfft(x: Any, fft_length: int | None = None) -> Any:
     """Returns the Fourier transform of real numbers along the last axis, as (real, imaginary)."""
-    return _pair(jnp.fft.rfft(x, fft_length))
+    wide = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+    return _pair(jnp.fft.rfft(wide, fft_length))
 
 
 @row(refuse, arrays=())
