@@ -39,8 +39,7 @@ def asks_and_supports(K):
     class AsksAndSupports(K.layers.Layer):
         supports_masking = True
 
-        def call(self, x, mask=None, training=False):
-            assert training is False
+        def call(self, x, mask=None):
             return x if mask is None else x * K.ops.cast(K.ops.expand_dims(mask, -1), x.dtype)
 
     return AsksAndSupports

@@ -274,6 +274,8 @@ class Door(Tracked):
         if not has_masked(arguments) or (rule is not None and rule.raw):
             if rule is not None and rule.births:
                 return self._ruled(spec, arguments, rule)
+            if rule is None and self.user_defined and self._makes_masks and spec.first in arguments:
+                return self._by_protocol(spec, arguments)
             return self._run(spec, arguments)
         if rule is not None:
             return self._ruled(spec, arguments, rule)
@@ -283,8 +285,11 @@ class Door(Tracked):
 
     def speaks_masks(self, spec: CallSpec) -> bool:
         """Whether the class follows Keras's own mask protocol."""
-        overrides = type(self).compute_mask is not Door.compute_mask
-        return bool(spec.mask_arguments) or self.supports_masking or overrides
+        return bool(spec.mask_arguments) or self.supports_masking or self._makes_masks
+
+    @property
+    def _makes_masks(self) -> bool:
+        return type(self).compute_mask is not Door.compute_mask
 
     def _run(self, spec: CallSpec, arguments: dict[str, Any]) -> Any:
         args, kwargs = spec.unbind(arguments)
@@ -344,8 +349,15 @@ class Door(Tracked):
         first = spec.first
         assert first is not None
         given = masks.get(first)
-        if type(self).compute_mask is not Door.compute_mask:
-            return self._joined(outputs, self.compute_mask(plain[first], given))
+        if self._makes_masks:
+            mask = self.compute_mask(plain[first], given)
+            joined = self._joined(outputs, mask)
+            # A new mask may lie on junk, which must not reach gradients.
+            return jax.tree.map(
+                lambda x: Masked(x.data, x.mask) if isinstance(x, Masked) else x,
+                joined,
+                is_leaf=is_masked,
+            )
         mask = next(iter(jax.tree.leaves(given)), None)
         leaves = jax.tree.leaves(outputs)
         inputs = jax.tree.leaves(plain[first])
