@@ -22,6 +22,8 @@ FEATURE = _random.uniform(0.5, 1.5, FEATURES).astype("float32")
 MATRICES = (_random.normal(size=(2, 3, 3)) + 3 * np.eye(3)).astype("float32")
 POSITIVE = (MATRICES @ MATRICES.transpose(0, 2, 1)).astype("float32")
 GRID = _random.normal(size=(2, 4, 4, 4)).astype("float32")
+KERNEL = _random.normal(size=(3, 4, 2)).astype("float32")
+KERNEL2 = _random.normal(size=(2, 2, 4, 3)).astype("float32")
 VECTOR = np.array([0.5, 1.5, 0.25, 2.5, 2.0], "float32")
 COUNTS = np.array([1, 3, 3, 0, 2], "int32")
 
@@ -371,6 +373,25 @@ CASES = [
         for n in ("depth_to_space", "space_to_depth")
         for f in ("channels_last", "channels_first")
     ),
+    *(
+        _plain(n, lambda ops, x, w, n=n: getattr(ops, n)(x, w, 2, "same"), SIGNED, kernel)
+        for n, kernel in (("conv", KERNEL), ("depthwise_conv", KERNEL))
+    ),
+    _plain("conv", lambda ops, x, w: ops.conv(x, w, dilation_rate=2), GRID, KERNEL2),
+    _plain(
+        "separable_conv",
+        lambda ops, x, w: ops.separable_conv(x, w, np.ones((1, 8, 3), "float32")),
+        SIGNED,
+        KERNEL,
+    ),
+    *(
+        _plain(n, lambda ops, x, n=n: getattr(ops, n)(x, 3, 2, "same"), SIGNED)
+        for n in ("max_pool", "average_pool")
+    ),
+    _plain("max_pool", lambda ops, x: ops.max_pool(x, 2, 2, data_format="channels_first"), GRID),
+    _plain("unfold", lambda ops, x: ops.unfold(x, 2, padding=1, stride=2), GRID),
+    _plain("fold", lambda ops, x: ops.fold(ops.unfold(x, 3), 4, 3), GRID),
+    Case("extract_sequences", lambda ops, x: ops.extract_sequences(x, 2, 2), (SIGNED,)),
     *(
         _plain(n, lambda ops, n=n: getattr(ops, n)(6))
         for n in ("bartlett", "blackman", "hamming", "hanning")

@@ -34,7 +34,7 @@ FLOORS: list[list[str]] = [
         """kernels kernels.geometry kernels.recurrence kernels.moments kernels.embedding
         kernels.convolution kernels.gates kernels.pooling kernels.attention ops.table ops.rules
         ops.operators ops.core ops.elementwise ops.shape ops.selection ops.steps ops.reduction
-        ops.quantiles ops.parts ops.signal ops.linalg ops.nn ops.network ops""",
+        ops.quantiles ops.parts ops.windows ops.signal ops.linalg ops.nn ops.network ops""",
     ],
     [
         "activations",

@@ -16,6 +16,7 @@ from alphorn.ops import (
     shape,
     signal,
     steps,
+    windows,
 )
 from alphorn.ops.operators import install
 from alphorn.ops.table import PUBLIC
@@ -34,6 +35,7 @@ _ROOMS = (
     shape,
     signal,
     steps,
+    windows,
 )
 install()
 globals().update(PUBLIC, __all__=sorted(PUBLIC))  # for tools: `__init__.pyi`

@@ -30,6 +30,7 @@ __all__ = [
     "array_split",
     "associative_scan",
     "average",
+    "average_pool",
     "bartlett",
     "batch_normalization",
     "binary_crossentropy",
@@ -56,6 +57,7 @@ __all__ = [
     "cond",
     "conj",
     "conjugate",
+    "conv",
     "convert_to_numpy",
     "convert_to_tensor",
     "copy",
@@ -71,6 +73,7 @@ __all__ = [
     "custom_gradient",
     "deg2rad",
     "depth_to_space",
+    "depthwise_conv",
     "det",
     "diag",
     "diagflat",
@@ -98,6 +101,7 @@ __all__ = [
     "exp2",
     "expand_dims",
     "expm1",
+    "extract_sequences",
     "eye",
     "fabs",
     "fft",
@@ -111,6 +115,7 @@ __all__ = [
     "fmax",
     "fmin",
     "fmod",
+    "fold",
     "fori_loop",
     "full",
     "full_like",
@@ -184,6 +189,7 @@ __all__ = [
     "matmul",
     "matrix_rank",
     "max",
+    "max_pool",
     "maximum",
     "mean",
     "median",
@@ -257,6 +263,7 @@ __all__ = [
     "segment_sum",
     "select",
     "selu",
+    "separable_conv",
     "shape",
     "sigmoid",
     "sign",
@@ -313,6 +320,7 @@ __all__ = [
     "triu",
     "true_divide",
     "trunc",
+    "unfold",
     "unique",
     "unmask",
     "unravel_index",
@@ -415,6 +423,15 @@ def associative_scan(f: Callable, elems: Any, reverse: bool = False, axis: int =
 def average(x: Any, axis: Any = None, weights: Any = None) -> Any:
     """Returns the mean over `axis`, weighted."""
 
+def average_pool(
+    inputs: Any,
+    pool_size: Any,
+    strides: Any = None,
+    padding: str = "valid",
+    data_format: str | None = None,
+) -> Any:
+    """Returns the mean of each window of `(N, ..., C)`, of what is inside the data."""
+
 def bartlett(x: Any) -> Any:
     """Returns the bartlett window of `x` entries."""
 
@@ -503,6 +520,16 @@ def conj(x: Any) -> Any:
 def conjugate(x: Any) -> Any:
     """Returns `conj(x)` of each entry."""
 
+def conv(
+    inputs: Any,
+    kernel: Any,
+    strides: Any = 1,
+    padding: str = "valid",
+    data_format: str | None = None,
+    dilation_rate: Any = 1,
+) -> Any:
+    """Returns the convolution of `(N, ..., C)` by a kernel `(..., C, filters)`."""
+
 def convert_to_numpy(x: Any) -> Any:
     """Returns `x` as a NumPy array."""
 
@@ -551,6 +578,16 @@ def deg2rad(x: Any) -> Any:
 
 def depth_to_space(x: Any, block_size: int, data_format: str = "channels_last") -> Any:
     """Returns `(N, H * b, W * b, C / b²)` of `(N, H, W, C)`: channels become blocks of pixels."""
+
+def depthwise_conv(
+    inputs: Any,
+    kernel: Any,
+    strides: Any = 1,
+    padding: str = "valid",
+    data_format: str | None = None,
+    dilation_rate: Any = 1,
+) -> Any:
+    """Returns the convolution of each channel by itself, with a kernel `(..., C, multiplier)`."""
 
 def det(x: Any) -> Any:
     """Returns the determinant of square matrices."""
@@ -643,6 +680,9 @@ def expand_dims(x: Any, axis: Any) -> Any:
 def expm1(x: Any) -> Any:
     """Returns `expm1(x)` of each entry."""
 
+def extract_sequences(x: Any, sequence_length: int, sequence_stride: int) -> Any:
+    """Returns the windows of the last axis, `(..., windows, sequence_length)`."""
+
 def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> Any:
     """Returns ones on a diagonal, zeros elsewhere."""
 
@@ -681,6 +721,11 @@ def fmin(x1: Any, x2: Any) -> Any:
 
 def fmod(x1: Any, x2: Any) -> Any:
     """Returns `fmod(x1, x2)` of each pair of entries."""
+
+def fold(
+    x: Any, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> Any:
+    """Returns `(N, C, H, W)`: the sum of columns `(N, C * kh * kw, windows)` at their places."""
 
 def fori_loop(lower: Any, upper: Any, body_fun: Callable, init_val: Any) -> Any:
     """Returns `init_val` after `body_fun(i, value)` for `i` from `lower` up to `upper`."""
@@ -922,6 +967,15 @@ def matrix_rank(x: Any, tol: Any = None) -> Any:
 
 def max(x: Any, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Any:
     """Returns the maximum over `axis`."""
+
+def max_pool(
+    inputs: Any,
+    pool_size: Any,
+    strides: Any = None,
+    padding: str = "valid",
+    data_format: str | None = None,
+) -> Any:
+    """Returns the maximum of each window of `(N, ..., C)`."""
 
 def maximum(x1: Any, x2: Any) -> Any:
     """Returns `maximum(x1, x2)` of each pair of entries."""
@@ -1175,6 +1229,17 @@ def select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
 def selu(x: Any) -> Any:
     """Returns the activation `selu` of `x`."""
 
+def separable_conv(
+    inputs: Any,
+    depthwise_kernel: Any,
+    pointwise_kernel: Any,
+    strides: Any = 1,
+    padding: str = "valid",
+    data_format: str | None = None,
+    dilation_rate: Any = 1,
+) -> Any:
+    """Returns a convolution of each channel by itself, then of the channels at each place."""
+
 def shape(x: Any) -> Any:
     """Returns the shape, None for sizes of a Symbol that are not known."""
 
@@ -1344,6 +1409,9 @@ def true_divide(x1: Any, x2: Any) -> Any:
 
 def trunc(x: Any) -> Any:
     """Returns `trunc(x)` of each entry."""
+
+def unfold(x: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Any:
+    """Returns the windows of `(N, C, H, W)` as columns: `(N, C * kh * kw, windows)`."""
 
 def unique(
     x: Any,
