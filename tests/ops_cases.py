@@ -21,6 +21,9 @@ WEIGHTS = _random.normal(size=(FEATURES, 3)).astype("float32")
 FEATURE = _random.uniform(0.5, 1.5, FEATURES).astype("float32")
 MATRICES = (_random.normal(size=(2, 3, 3)) + 3 * np.eye(3)).astype("float32")
 POSITIVE = (MATRICES @ MATRICES.transpose(0, 2, 1)).astype("float32")
+GRID = _random.normal(size=(2, 4, 4, 4)).astype("float32")
+KERNEL = _random.normal(size=(3, 4, 2)).astype("float32")
+KERNEL2 = _random.normal(size=(2, 2, 4, 3)).astype("float32")
 VECTOR = np.array([0.5, 1.5, 0.25, 2.5, 2.0], "float32")
 COUNTS = np.array([1, 3, 3, 0, 2], "int32")
 
@@ -267,8 +270,7 @@ CASES = [
     _plain("nonzero", lambda ops, x: ops.nonzero(x), COUNTS),
     _plain("bincount", lambda ops, x: ops.bincount(x, minlength=6), COUNTS),
     _plain("meshgrid", lambda ops, x: ops.meshgrid(x, x[:2]), VECTOR),
-    _plain("median", lambda ops, x: ops.median(x, axis=1), SIGNED),
-    _plain("quantile", lambda ops, x: ops.quantile(x, 0.3, axis=1), SIGNED),
+    _plain("quantile", lambda ops, x: ops.quantile(x, [0.3, 0.5], axis=1), SIGNED),
     *(
         _plain(n, lambda ops, x, n=n: getattr(ops, n)(x, np.array([0, 0, 1, 2, 2]), 3), VECTOR)
         for n in ("segment_sum", "segment_max")
@@ -300,10 +302,124 @@ CASES = [
     _plain("associative_scan", lambda ops, x: ops.associative_scan(ops.add, x), VECTOR),
     _plain("map", lambda ops, x: ops.map(lambda y: y * 2, x), VECTOR),
     _plain("vectorized_map", lambda ops, x: ops.vectorized_map(lambda y: y * 2, x), VECTOR),
+    *(
+        case
+        for name in "nansum nanmean nanvar nanstd nanmedian nancumsum median".split()
+        for case in _along(name, SIGNED)
+    ),
+    *(case for name in "nanmax nanmin".split() for case in _along(name, SIGNED - 5)),
+    *_along("nanprod", FLOATS),
+    *_along("nancumprod", FLOATS),
+    *_along("nanargmax", SIGNED - 5, False),
+    *_along("nanargmin", SIGNED + 5, False, keepdims=True),
+    *(case for n in ("quantile", "nanquantile") for case in _along(n, SIGNED, q=0.3)),
+    *(case for n in ("percentile", "nanpercentile") for case in _along(n, SIGNED, q=30)),
+    *_along("quantile", SIGNED, q=0.6, method="nearest", keepdims=True),
+    Case("select", lambda ops, x: ops.select([x > 1, x > 0], [x, x * 2], 3.0), (SIGNED,)),
+    Case("in_top_k", lambda ops, x: ops.in_top_k(ops.argmin(x, -1), x, 4), (SIGNED,), True, False),
+    Case("argpartition", lambda ops, x: ops.sort(ops.argpartition(x, 2)), (SIGNED,), True, False),
+    Case("fliplr", lambda ops, x: ops.fliplr(x), (SIGNED,)),
+    Case("dsplit", lambda ops, x: ops.dsplit(x, 2), (SIGNED,)),
+    Case("dstack", lambda ops, x: ops.dstack([x, x * 2]), (SIGNED,)),
+    Case("view", lambda ops, x: ops.view(x, "int32"), (SIGNED,), True, False),
+    Case("rfft", lambda ops, x: ops.rfft(x), (SIGNED,)),
+    Case("trapezoid", lambda ops, x: ops.trapezoid(x, dx=0.5), (SIGNED,)),
+    Case("cdist", lambda ops, x: ops.max(ops.cdist(x, x * 2), -1), (SIGNED,)),
+    Case(
+        "batch_normalization",
+        lambda ops, x: ops.batch_normalization(x, FEATURE, FEATURE**2, -1, FEATURE, -FEATURE),
+        (SIGNED,),
+    ),
+    Case(
+        "dot_product_attention",
+        lambda ops, x: ops.dot_product_attention(
+            *[ops.reshape(x, (-1, x.shape[1], 2, 2))] * 3, is_causal=True
+        ),
+        (SIGNED,),
+    ),
+    Case(
+        "dot_product_attention",
+        lambda ops, x: ops.dot_product_attention(*[ops.expand_dims(x, 2)] * 3, scale=0.3),
+        (SIGNED,),
+    ),
+    Case(
+        "ctc_loss",
+        lambda ops, x: ops.ctc_loss(
+            ops.minimum(ops.argmin(x, -1), 2),
+            x,
+            ops.cast(ops.sum(x, (1, 2)) * 0 + 1, "int32"),
+            np.full(x.shape[:1], x.shape[1]) if isinstance(x, np.ndarray) else None,
+            3,
+        ),
+        (SIGNED,),
+    ),
+    Case("log", lambda ops, x: ops.mean(ops.log(x), 1), (FLOATS,)),
+    Case("norm", lambda ops, x: x / ops.norm(x, axis=-1, keepdims=True), (SIGNED,)),
+    Case("sqrt", lambda ops, x: ops.sum(ops.sqrt(x), 1), (FLOATS,)),
+    Case("flipud", lambda ops, x: ops.flipud(ops.flipud(x)), (SIGNED,)),
+    _plain("hsplit", lambda ops, x: ops.hsplit(x, 2), SIGNED),
+    _plain("vsplit", lambda ops, x: ops.vsplit(x, 2), SIGNED),
+    _plain("rot90", lambda ops, x: ops.rot90(x, 1, (1, 2)), SIGNED),
+    _plain("diagflat", lambda ops, x: ops.diagflat(x, 1), VECTOR),
+    _plain("unique", lambda ops, x: ops.unique(x, return_counts=True), COUNTS),
+    _plain("histogram", lambda ops, x: ops.histogram(x, 4), VECTOR),
+    _plain("allclose", lambda ops, x: ops.allclose(x, x + 1e-9), VECTOR),
+    _plain("unravel_index", lambda ops, i: ops.unravel_index(i, (2, 3)), COUNTS),
+    _plain("vander", lambda ops, x: ops.vander(x, 3), VECTOR),
+    _plain("geomspace", lambda ops: ops.geomspace(1.0, 8.0, 4)),
+    _plain("vectorize", lambda ops, x: ops.vectorize(lambda y: y * 2)(x), VECTOR),
+    *(
+        _plain(n, lambda ops, x, n=n, f=f: getattr(ops, n)(x, 2, data_format=f), GRID)
+        for n in ("depth_to_space", "space_to_depth")
+        for f in ("channels_last", "channels_first")
+    ),
+    *(
+        _plain(n, lambda ops, x, w, n=n: getattr(ops, n)(x, w, 2, "same"), SIGNED, kernel)
+        for n, kernel in (("conv", KERNEL), ("depthwise_conv", KERNEL))
+    ),
+    _plain("conv", lambda ops, x, w: ops.conv(x, w, dilation_rate=2), GRID, KERNEL2),
+    _plain(
+        "separable_conv",
+        lambda ops, x, w: ops.separable_conv(x, w, np.ones((1, 8, 3), "float32")),
+        SIGNED,
+        KERNEL,
+    ),
+    *(
+        _plain(n, lambda ops, x, n=n: getattr(ops, n)(x, 3, 2, "same"), SIGNED)
+        for n in ("max_pool", "average_pool")
+    ),
+    _plain("max_pool", lambda ops, x: ops.max_pool(x, 2, 2, data_format="channels_first"), GRID),
+    _plain("unfold", lambda ops, x: ops.unfold(x, 2, padding=1, stride=2), GRID),
+    _plain("fold", lambda ops, x: ops.fold(ops.unfold(x, 3), 4, 3), GRID),
+    Case("extract_sequences", lambda ops, x: ops.extract_sequences(x, 2, 2), (SIGNED,)),
+    *(
+        _plain(n, lambda ops, n=n: getattr(ops, n)(6))
+        for n in ("bartlett", "blackman", "hamming", "hanning")
+    ),
+    _plain("kaiser", lambda ops: ops.kaiser(6, 2.0)),
+    *(
+        _plain(n, lambda ops, x, n=n: getattr(ops, n)((x, x[::-1])), SIGNED)
+        for n in ("fft", "fft2", "ifft2")
+    ),
+    _plain("irfft", lambda ops, x: ops.irfft((x, x[::-1])), SIGNED),
+    _plain("view_as_complex", lambda ops, x: ops.imag(ops.view_as_complex(x)), SIGNED[..., :2]),
+    _plain("view_as_real", lambda ops, x: ops.view_as_real(x), (VECTOR + 1j).astype("complex64")),
+    _plain("polar", lambda ops, x: ops.view_as_real(ops.polar(x, x)), VECTOR),
+    _plain("correlate", lambda ops, x: ops.correlate(x, x[:3], "same"), VECTOR),
+    _plain("corrcoef", lambda ops, x: ops.corrcoef(x), MATRICES[0]),
+    _plain("psnr", lambda ops, x: ops.psnr(x, x * 1.1, 2.0), VECTOR),
+    *(_plain(n, lambda ops, x, n=n: getattr(ops, n)(x), MATRICES) for n in ("pinv", "lu_factor")),
+    *(
+        _plain(n, lambda ops, x, n=n: getattr(ops, n)(x), POSITIVE)
+        for n in ("logdet", "matrix_rank")
+    ),
+    _plain("cholesky_inverse", lambda ops, x: ops.cholesky_inverse(ops.cholesky(x)), POSITIVE[0]),
+    _plain("solve_triangular", lambda ops, x: ops.solve_triangular(x, x, lower=True), POSITIVE),
+    _plain("lstsq", lambda ops, x: ops.lstsq(x, x[:, 0]), MATRICES[0]),
 ]
 # Shape, type and conversion; gradients; and creation without numbers to compare.
 ELSEWHERE = {
     *("shape", "ndim", "size", "dtype", "is_tensor", "convert_to_numpy", "custom_gradient", "jvp"),
-    *("empty", "empty_like", "segment_min", "segment_prod"),
+    *("eig", "empty", "empty_like", "segment_min", "segment_prod"),
 }
 OURS = {"first", "last", "take_steps", "unmask", "lengths", "valid", "with_mask"}

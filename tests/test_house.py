@@ -27,14 +27,14 @@ FLOORS: list[list[str]] = [
         "errors config naming fields",
     ],
     [
-        """core core.scope core.signature core.rules core.refusal core.variable core.transforms
-        core.random core.masked core.symbol core.tracking core.input_spec core.door core.layer""",
+        """core core.scope core.signature core.rules core.refusal core.assignment core.variable
+        core.transforms core.random core.masked core.symbol core.tracking core.input_spec core.door core.layer""",
     ],
     [
         """kernels kernels.geometry kernels.recurrence kernels.moments kernels.embedding
         kernels.convolution kernels.gates kernels.pooling kernels.attention ops.table ops.rules
         ops.operators ops.core ops.elementwise ops.shape ops.selection ops.steps ops.reduction
-        ops.linalg ops.nn ops""",
+        ops.quantiles ops.parts ops.windows ops.signal ops.linalg ops.nn ops.network ops""",
     ],
     [
         "activations",

@@ -231,6 +231,43 @@ def test_truth_and_containment_raise():
     assert len({m: 1, sequence(): 2}) == 2 and m in [m]
 
 
+@pytest.mark.parametrize(
+    ("call", "instead"),
+    [
+        (lambda m: m[:, -1], ops.last),
+        (lambda m: m[:, 0], ops.first),
+        (lambda m: m[:, 1:], lambda m: ops.take_steps(m, 1)),
+        (lambda m: [m[:, t] for t in range(m.shape[1])], lambda m: ops.unstack(m, axis=1)),
+        (lambda m: jnp.mean(m, axis=1), lambda m: ops.mean(m, axis=1)),
+        (lambda m: np.exp(m), ops.exp),
+        (lambda m: jax.nn.softmax(m, axis=1), lambda m: ops.softmax(m, axis=1)),
+        (lambda m: jnp.concatenate([m, m]), lambda m: ops.concatenate([m, m])),
+        (lambda m: m if m > 0 else -m, lambda m: ops.where(m > 0, m, -m)),
+        (lambda m: m if bool(m) else -m, ops.any),
+        (lambda m: m[m > 0], lambda m: ops.where(m > 0, m, 0)),
+        (lambda m: jax.ops.segment_sum(m, np.zeros(2, int), 1), ops.unmask),
+    ],
+)
+def test_the_line_that_an_error_gives_runs(call, instead):
+    m = sequence()
+    with pytest.raises(MaskError) as error:
+        call(m)
+    name = (
+        next(n for n in instead.__code__.co_names if n != "ops")
+        if instead.__name__ == ("<lambda>")
+        else instead.__name__
+    )
+    assert f"ops.{name}" in str(error.value) or f"{name}(x)" in str(error.value)
+    assert instead(m) is not None
+
+
+def test_rows_can_be_counted_and_iterated_over():
+    m = sequence()
+    assert len(m) == 2 and [r.lengths.tolist() for r in m] == [2, 1]
+    with pytest.raises(TypeError, match="Masked"):
+        float(m)
+
+
 def test_chosen_exits_give_the_data():
     m = sequence()
     data = np.where(MASK[..., None], DATA, 0)

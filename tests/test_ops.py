@@ -146,6 +146,48 @@ def test_gradients_are_finite_and_zero_in_padding(case):
         assert not found[~MASK].any()
 
 
+@pytest.mark.parametrize("case", [c for c in SEQUENCES if c.gradient], ids=str)
+def test_gradients_are_those_of_the_row_alone(case):
+    first, *others = masked_inputs(case)
+    length = LENGTHS[0]
+
+    def total(result):
+        floats = [p for p in leaves(result) if jnp.issubdtype(p.dtype, jnp.floating)]
+        plain = [p.fill(0) if is_masked(p) else p for p in floats]
+        return sum(jnp.sum(jnp.square(p[0].astype("float32"))) for p in plain)
+
+    def together(data):
+        return total(case.call(ops, Masked.trusted(data, first.mask), *others))
+
+    def alone(data):
+        rest = [x[:1, :length] if timed(x) else x for x in case.inputs[1:]]
+        return total(case.call(ops, data, *rest))
+
+    found = jax.jit(jax.grad(together))(first.data)
+    wanted = jax.jit(jax.grad(alone))(jnp.asarray(case.inputs[0][:1, :length]))
+    close(found[0, :length], wanted[0])
+    assert not np.asarray(found[1:]).any()
+
+
+@pytest.mark.parametrize("case", [c for c in SEQUENCES if c.gradient], ids=str)
+def test_sixteen_bits_are_as_alone_and_empty_rows_finite(case):
+    def half(x):
+        return x.astype(jnp.bfloat16) if getattr(x, "dtype", None) == np.float32 else x
+
+    first, *others = masked_inputs(case, np.nan)
+    narrow = [
+        Masked.trusted(half(x.data), x.mask) if is_masked(x) else half(x) for x in (first, *others)
+    ]
+    length = LENGTHS[0]
+    alone = tuple(half(jnp.asarray(x[:1, :length]) if timed(x) else x) for x in case.inputs)
+    wanted = leaves(case.call(ops, *alone))
+    for part, one in zip(leaves(compiled(case)(*narrow)), wanted, strict=True):
+        assert (part.data if is_masked(part) else part).dtype == one.dtype
+        assert np.isfinite(np.asarray(ops.unmask(part), "float32")).all()
+        ours, theirs = (np.asarray(a, "float32") for a in (row_of(part, 0, one), one))
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-2 * max(1, abs(theirs).max()))
+
+
 @pytest.mark.parametrize("case", SEQUENCES, ids=str)
 def test_symbols_have_the_shape_dtype_and_mask_of_the_result(case):
     inputs = masked_inputs(case)
@@ -332,7 +374,9 @@ def test_lookup_by_masked_indices():
         (lambda: ops.ravel(X), "ops.ravel"),
         (lambda: ops.take(X, 0, axis=1), r"ops.take.*ops.last"),
         (lambda: X[:, -1], "ops.last"),
-        (lambda: ops.median(X, 1), r"ops.median.*unmask"),
+        (lambda: ops.histogram(X), r"ops.histogram.*unmask"),
+        (lambda: ops.quantile(X, [0.1, 0.2], 2), r"ops.quantile.*one q at a time"),
+        (lambda: ops.trapezoid(X, axis=1), r"ops.trapezoid.*unmask"),
         (lambda: ops.cumsum(X), r"ops.cumsum.*name an axis"),
         (lambda: ops.argmax(X), "ops.argmax.*axis=1"),
         (lambda: ops.repeat(X, 2), "ops.repeat"),

@@ -91,10 +91,6 @@ DIFFERENCES = {
     ),
     "layers.Dense": ("lora_alpha lora_rank quantization_config", LOW_RANK),
     "layers.Embedding": ("lora_alpha lora_rank quantization_config", LOW_RANK),
-    "layers.Lambda.from_config": (
-        "custom_objects safe_mode",
-        "a function is found by its name, code is never run",
-    ),
     "layers.SimpleRNNCell.call": (
         "inputs sequence",
         "one name for all cells, that of LSTMCell in Keras",

@@ -29,6 +29,7 @@ from alphorn.core.transforms import functional, jit, lifted, lifted_scan, value_
 from alphorn.core.variable import Variable
 from alphorn.errors import (
     ArgumentError,
+    AssignmentError,
     DataError,
     MaskError,
     ShapeError,
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArgumentError",
+    "AssignmentError",
     "DTypePolicy",
     "DataError",
     "Functional",

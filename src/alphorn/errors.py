@@ -45,5 +45,9 @@ class UnexpectedArgumentError(AlphornError, TypeError):
     """A call has too many, too few or unknown arguments."""
 
 
+class AssignmentError(AlphornError, TypeError):
+    """An item is assigned of an array that cannot be changed in place."""
+
+
 class StateError(AlphornError, RuntimeError):
     """State is read or written where it does not exist or would go stale."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from alphorn.config import DTypePolicy
 from alphorn.core import symbol as symbols
+from alphorn.core.assignment import assignable, call_assigning, is_assigning, without_assigning
 from alphorn.core.input_spec import check_inputs
 from alphorn.core.masked import (
     Masked,
@@ -32,7 +33,7 @@ from alphorn.core.scope import BakedReadError, attempt, current_scope, eager_rea
 from alphorn.core.signature import CallSpec, call_spec
 from alphorn.core.symbol import Symbol, symbols_in, unknown_sizes
 from alphorn.core.tracking import Tracked
-from alphorn.core.variable import Variable, autocast_to
+from alphorn.core.variable import Variable, autocast_to, unwrap
 from alphorn.errors import MaskError, StateError, UnexpectedArgumentError
 from alphorn.fields import attribute
 
@@ -105,6 +106,8 @@ class Door(Tracked):
         if symbols_in((args, kwargs)):
             return self._call_on_symbols(args, kwargs)
         if current_path.get():
+            if is_assigning():  # what comes out may be assigned to as well
+                return assignable(without_assigning(self._enter, args, kwargs))
             return self._enter(*args, **kwargs)
         return self._enter_first(args, kwargs)
 
@@ -219,8 +222,7 @@ class Door(Tracked):
         if isinstance(value, Masked):
             data = self._converted(value.data)
             return value if data is value.data else Masked.trusted(data, value.mask)
-        if isinstance(value, Variable):
-            value = value.value
+        value = unwrap(value)
         if isinstance(value, np.ndarray | np.generic):
             value = jnp.asarray(value)
         if isinstance(value, jax.Array):
@@ -272,6 +274,8 @@ class Door(Tracked):
         if not has_masked(arguments) or (rule is not None and rule.raw):
             if rule is not None and rule.births:
                 return self._ruled(spec, arguments, rule)
+            if rule is None and self.user_defined and self._makes_masks and spec.first in arguments:
+                return self._by_protocol(spec, arguments)
             return self._run(spec, arguments)
         if rule is not None:
             return self._ruled(spec, arguments, rule)
@@ -281,12 +285,20 @@ class Door(Tracked):
 
     def speaks_masks(self, spec: CallSpec) -> bool:
         """Whether the class follows Keras's own mask protocol."""
-        overrides = type(self).compute_mask is not Door.compute_mask
-        return bool(spec.mask_arguments) or self.supports_masking or overrides
+        return bool(spec.mask_arguments) or self.supports_masking or self._makes_masks
+
+    @property
+    def _makes_masks(self) -> bool:
+        return type(self).compute_mask is not Door.compute_mask
 
     def _run(self, spec: CallSpec, arguments: dict[str, Any]) -> Any:
         args, kwargs = spec.unbind(arguments)
+        if self.user_defined:
+            return call_assigning(self._described, self.call, args, kwargs, _with_own_masked)
         return self.call(*args, **kwargs)
+
+    def _described(self) -> str:
+        return f"{type(self).__name__} '{self.name}'"
 
     def _split(
         self, spec: CallSpec, arguments: dict[str, Any], steps: bool, fill: float | None
@@ -337,8 +349,15 @@ class Door(Tracked):
         first = spec.first
         assert first is not None
         given = masks.get(first)
-        if type(self).compute_mask is not Door.compute_mask:
-            return self._joined(outputs, self.compute_mask(plain[first], given))
+        if self._makes_masks:
+            mask = self.compute_mask(plain[first], given)
+            joined = self._joined(outputs, mask)
+            # A new mask may lie on junk, which must not reach gradients.
+            return jax.tree.map(
+                lambda x: Masked(x.data, x.mask) if isinstance(x, Masked) else x,
+                joined,
+                is_leaf=is_masked,
+            )
         mask = next(iter(jax.tree.leaves(given)), None)
         leaves = jax.tree.leaves(outputs)
         inputs = jax.tree.leaves(plain[first])
@@ -427,6 +446,15 @@ def scoped_build(build: Callable) -> Callable:
             self.set_weights(self._initial_weights)
 
     return scoped
+
+
+def _with_own_masked(tree: Any) -> Any:
+    """Returns the arguments of a call, with copies of each Masked: the call may assign to them."""
+
+    def own(x: Any) -> Any:
+        return Masked.trusted(x.data, x.mask) if isinstance(x, Masked) else x
+
+    return jax.tree.map(own, tree, is_leaf=is_masked)
 
 
 def _penalty(regularizer: Callable[[Any], Any], output: Any) -> Any:

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from alphorn.config import DTypePolicy, as_policy
 from alphorn.core.door import Door, as_shape, current_path, scoped_build, set_context
-from alphorn.core.scope import current_scope
+from alphorn.core.scope import current_scope, record
 from alphorn.core.transforms import functional
-from alphorn.core.variable import Variable
+from alphorn.core.variable import Variable, unwrap
 from alphorn.errors import ArgumentError, ShapeError, StateError, UnexpectedArgumentError
 from alphorn.fields import keyword
 from alphorn.naming import auto_name, deserialize, register, resolve, serialize, snake_case
@@ -226,9 +226,11 @@ class Layer(Door):
         scope = current_scope()
         for value in loss if isinstance(loss, list | tuple) else [loss]:
             if scope is not None:
-                scope.losses.append((self, value))
+                scope.losses.append((self, unwrap(value)))
+                record(scope.losses.pop)
             else:
-                self._eager_losses.append(value)
+                self._eager_losses.append(unwrap(value))
+                record(self._eager_losses.pop)
 
     @property
     def losses(self) -> list[Any]:

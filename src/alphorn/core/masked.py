@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from alphorn.core.assignment import is_basic, plain
 from alphorn.core.refusal import (
     answer_ufunc,
     as_written,
@@ -20,7 +21,7 @@ from alphorn.core.refusal import (
     refuse_canonicalization,
     refuses_arrays,
 )
-from alphorn.core.variable import canonicalize_value_handlers
+from alphorn.core.variable import canonicalize_value_handlers, unwrap
 from alphorn.errors import MaskError, ShapeError
 
 
@@ -79,6 +80,9 @@ class Masked:
         mask: Booleans whose shape is a prefix of the data's. With data that are Masked already,
             both must hold.
 
+    `m[..., 0] = values` assigns to features of whole time; the mask stays, and steps that masked
+    values lack keep what they hold. `m[m < 0] = number` assigns to entries.
+
     Functions of jnp and numpy refuse it (they would lose the mask); `ops.*`, operators and layers
     know what to do. `np.asarray(m)`, `m.data` and `unmask(m)` are the ways out.
 
@@ -90,9 +94,11 @@ class Masked:
     Array([2], dtype=int32)
     """
 
-    __slots__ = ("data", "mask")
+    __slots__ = ("data", "mask", "whole")
     data: Array
     mask: Array
+    # What this is a part of, and where: set by indexing.
+    whole: "tuple[Masked, Any]"
     # Operators and methods beyond these are put in by `alphorn.ops`.
     __hash__ = object.__hash__
 
@@ -182,6 +188,14 @@ class Masked:
     def __getitem__(self, index: Any) -> Any:
         return take_index(self, index)
 
+    def __setitem__(self, index: Any, value: Any) -> None:
+        assign_index(self, index, unwrap(value))
+        if hasattr(self, "whole"):
+            whole, at = self.whole
+            part = Masked.trusted(whole.data[at], whole.mask[at[: whole.mask.ndim]])
+            assign_index(part, index, unwrap(value))
+            whole[at] = part.data
+
     def __repr__(self) -> str:
         return f"Masked(shape={self.shape}, dtype={self.dtype}, mask={self.mask.shape})"
 
@@ -259,18 +273,36 @@ def step_mask(x: Masked) -> Array:
 
 _TIME_INDEX = (
     "ops.first(x) or ops.last(x) for one step, ops.take_steps(x, start, stop) for several:"
-    " they count within each row's own extent; unmask(x) for plain data"
+    " they count within each row's own extent; ops.unstack(x, axis=1) for one after the other;"
+    " unmask(x) for plain data"
 )
 
 
 def take_index(x: Masked, index: Any) -> Any:
     """Answers `x[index]`: rows and features freely; time only whole."""
-    entries = list(index) if isinstance(index, tuple) else [index]
-    if any(isinstance(e, Masked) for e in entries):
+    if any(isinstance(e, Masked) for e in (index if isinstance(index, tuple) else (index,))):
         raise MaskError(
             "indexing by a Masked gives rows of unequal numbers of steps",
             fix="keep the steps and mask them: ops.where(condition, x, 0)",
         )
+    entries, mask_index = _entries(x, index, _TIME_INDEX)
+    mask = x.mask[mask_index]
+    data = x.data[entries]
+    if mask.ndim == 0:
+        return data
+    part = Masked.trusted(data, mask)
+    if is_basic(entries) and None not in entries:
+        part.whole = (x, entries)
+    return part
+
+
+def _entries(x: Masked, index: Any, way_out: str) -> tuple[tuple, tuple]:
+    """Returns an index as entries for the data and for the mask.
+
+    Raises:
+        MaskError: where it picks steps by their place in the padded batch.
+    """
+    entries = list(plain(index)) if isinstance(index, tuple) else [plain(index)]
     if any(e is Ellipsis for e in entries):
         at = next(i for i, e in enumerate(entries) if e is Ellipsis)
         missing = x.ndim - sum(e is not None and e is not Ellipsis for e in entries)
@@ -283,14 +315,41 @@ def take_index(x: Masked, index: Any) -> Any:
             mask_index.append(None)
             continue
         if getattr(entry, "dtype", None) == jnp.bool_ and np.ndim(entry) > 1:
-            raise MaskError("a boolean index over time gives unequal rows", fix=_TIME_INDEX)
+            raise MaskError("a boolean index over time gives unequal rows", fix=way_out)
         if axis and not (isinstance(entry, slice) and entry == slice(None)):
             raise MaskError(
-                f"x[{index!r}] of a {x.shape} sequence would read padding as if it were a step",
-                fix=_TIME_INDEX,
+                f"x[{index!r}] of a {x.shape} sequence takes padding for steps: it counts in the padded batch",
+                fix=way_out,
             )
         mask_index.append(entry)
         axis += 1
-    mask = x.mask[tuple(mask_index)]
-    data = x.data[tuple(entries)]
-    return data if mask.ndim == 0 else Masked.trusted(data, mask)
+    return tuple(entries), tuple(mask_index)
+
+
+_TIME_ASSIGNMENT = (
+    "x = ops.where(steps, value, x), where `steps`, (batch, time, 1), says which steps of each row"
+    " (ops.cumsum(ops.ones_like(x[..., :1]), 1) numbers them); unmask(x) for plain data"
+)
+
+
+def assign_index(x: Masked, index: Any, value: Any) -> None:
+    """Does `x[index] = value`: rows and features freely, time only whole; the mask stays.
+
+    Raises:
+        MaskError: where it would write to steps by their place in the padded batch.
+    """
+    given, value = mask_of(value), jnp.asarray(unmask(value)).astype(x.dtype)
+    if isinstance(index, Masked):
+        if value.ndim or index.dtype != jnp.bool_:
+            raise MaskError(
+                "x[masked index] = array would need to know how many entries each row has",
+                fix="x = ops.where(condition, values, x), with values in the shape of x",
+            )
+        chosen = expand_to(index.fill(False), x.ndim)
+        x.data = fill_masked(jnp.where(chosen, value, x.data), x.mask)
+        return
+    entries, _ = _entries(x, index, _TIME_ASSIGNMENT)
+    if given is not None:  # an absent value leaves what stands there
+        old = x.data[entries]
+        value = jnp.where(expand_to(given, value.ndim), value, jnp.broadcast_to(old, value.shape))
+    x.data = fill_masked(x.data.at[entries].set(value), x.mask)

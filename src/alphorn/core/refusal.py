@@ -97,14 +97,21 @@ def refuses_arrays(value: Any) -> Callable[[], Array]:
     A method that raises would break `array + masked`: JAX's operators call it before they give
     way to ours.
     """
-    frame = sys._getframe(2)
+    if asked_by_operator(3):
+        raise AttributeError("__jax_array__")
+    raise value.refusal(library_call() or "jax")
+
+
+def asked_by_operator(depth: int = 2) -> bool:
+    """Returns whether the property that calls this was asked for by an operator of JAX's arrays."""
+    frame = sys._getframe(depth)
     for _ in range(3):
         if frame is None:
             break
         if frame.f_code.co_name.startswith("_operator_"):
-            raise AttributeError("__jax_array__")
+            return True
         frame = frame.f_back
-    raise value.refusal(library_call() or "jax")
+    return False
 
 
 def refuse_canonicalization(value: Any) -> Any:

@@ -204,7 +204,7 @@ def attempt() -> Iterator[Callable[[], None]]:
             _journal.reset(token)
 
 
-def record(undo: Callable[[], None]) -> None:
+def record(undo: Callable[[], Any]) -> None:
     """Notes how to take a write back, if somebody may want to."""
     journal = _journal.get()
     if journal is not None:

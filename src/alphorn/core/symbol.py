@@ -19,7 +19,7 @@ from alphorn.core.refusal import (
 )
 from alphorn.core.scope import shapes_of
 from alphorn.core.variable import canonicalize_value_handlers
-from alphorn.errors import MaskError, ShapeError
+from alphorn.errors import AssignmentError, MaskError, ShapeError
 from alphorn.naming import auto_name
 
 Shape = tuple[int | None, ...]
@@ -91,6 +91,12 @@ class Symbol:
         raise ShapeError(
             "a symbolic input has no truth value: its numbers come later",
             fix="use ops.where(condition, a, b) instead of `if`",
+        )
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise AssignmentError(
+            f"a symbolic input of shape {self.shape} has no items to assign yet",
+            fix="write the assignment in a Lambda or a layer of your own, which get arrays",
         )
 
     def __len__(self) -> int:

@@ -19,6 +19,7 @@ from jax import Array
 from jax.core import Tracer
 
 from alphorn.config import floatx
+from alphorn.core.assignment import Assignable
 from alphorn.core.scope import (
     EAGER,
     Scope,
@@ -303,8 +304,8 @@ def _owned_array(value: Any, dtype: Any = None) -> Array:
 
 
 def unwrap(value: Any) -> Any:
-    """Returns a Variable's array; anything else as it is."""
-    return value.value if isinstance(value, Variable) else value
+    """Returns the array of a Variable or an Assignable; anything else as it is."""
+    return value.value if isinstance(value, Variable | Assignable) else value
 
 
 _BINARY = [
@@ -345,6 +346,7 @@ def _plain(_: None, children: tuple[Any]) -> Any:
 # Flattens to its value and comes back as the plain array: a Variable passes wherever a pytree does.
 jax.tree_util.register_pytree_node(Variable, lambda v: ((v.value,), None), _plain)
 canonicalize_value_handlers[Variable] = lambda v: v.value
+canonicalize_value_handlers[Assignable] = lambda v: v.value
 
 
 @contextlib.contextmanager

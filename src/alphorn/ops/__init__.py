@@ -3,11 +3,39 @@
 Each is a row of a table: a name, a function of plain arrays, what becomes of a mask.
 """
 
-from alphorn.ops import core, elementwise, linalg, nn, reduction, selection, shape, steps
+from alphorn.ops import (
+    core,
+    elementwise,
+    linalg,
+    network,
+    nn,
+    parts,
+    quantiles,
+    reduction,
+    selection,
+    shape,
+    signal,
+    steps,
+    windows,
+)
 from alphorn.ops.operators import install
 from alphorn.ops.table import PUBLIC
 
 # Their import fills the table.
-_ROOMS = (core, elementwise, linalg, nn, reduction, selection, shape, steps)
+_ROOMS = (
+    core,
+    elementwise,
+    linalg,
+    network,
+    nn,
+    parts,
+    quantiles,
+    reduction,
+    selection,
+    shape,
+    signal,
+    steps,
+    windows,
+)
 install()
 globals().update(PUBLIC, __all__=sorted(PUBLIC))  # for tools: `__init__.pyi`

@@ -8,6 +8,7 @@ __all__ = [
     "absolute",
     "add",
     "all",
+    "allclose",
     "amax",
     "amin",
     "angle",
@@ -23,11 +24,15 @@ __all__ = [
     "arctanh",
     "argmax",
     "argmin",
+    "argpartition",
     "argsort",
     "array",
     "array_split",
     "associative_scan",
     "average",
+    "average_pool",
+    "bartlett",
+    "batch_normalization",
     "binary_crossentropy",
     "bincount",
     "bitwise_and",
@@ -37,38 +42,52 @@ __all__ = [
     "bitwise_or",
     "bitwise_right_shift",
     "bitwise_xor",
+    "blackman",
     "broadcast_to",
     "cast",
     "categorical_crossentropy",
     "cbrt",
+    "cdist",
     "ceil",
     "celu",
     "cholesky",
+    "cholesky_inverse",
     "clip",
     "concatenate",
     "cond",
     "conj",
     "conjugate",
+    "conv",
     "convert_to_numpy",
     "convert_to_tensor",
     "copy",
+    "corrcoef",
+    "correlate",
     "cos",
     "cosh",
     "count_nonzero",
     "cross",
+    "ctc_loss",
     "cumprod",
     "cumsum",
     "custom_gradient",
     "deg2rad",
+    "depth_to_space",
+    "depthwise_conv",
     "det",
     "diag",
+    "diagflat",
     "diagonal",
     "diff",
     "digitize",
     "divide",
     "divide_no_nan",
     "dot",
+    "dot_product_attention",
+    "dsplit",
+    "dstack",
     "dtype",
+    "eig",
     "eigh",
     "einsum",
     "elu",
@@ -82,37 +101,51 @@ __all__ = [
     "exp2",
     "expand_dims",
     "expm1",
+    "extract_sequences",
     "eye",
     "fabs",
+    "fft",
+    "fft2",
     "first",
     "flip",
+    "fliplr",
+    "flipud",
     "floor",
     "floor_divide",
     "fmax",
     "fmin",
     "fmod",
+    "fold",
     "fori_loop",
     "full",
     "full_like",
     "gcd",
     "gelu",
+    "geomspace",
     "get_item",
     "glu",
     "greater",
     "greater_equal",
+    "hamming",
+    "hanning",
     "hard_shrink",
     "hard_sigmoid",
     "hard_silu",
     "hard_swish",
     "hard_tanh",
     "heaviside",
+    "histogram",
+    "hsplit",
     "hstack",
     "hypot",
     "i0",
     "identity",
+    "ifft2",
     "imag",
+    "in_top_k",
     "inner",
     "inv",
+    "irfft",
     "is_tensor",
     "isclose",
     "isfinite",
@@ -123,6 +156,7 @@ __all__ = [
     "isposinf",
     "isreal",
     "jvp",
+    "kaiser",
     "kron",
     "last",
     "layer_normalization",
@@ -142,15 +176,20 @@ __all__ = [
     "log_softmax",
     "logaddexp",
     "logaddexp2",
+    "logdet",
     "logical_and",
     "logical_not",
     "logical_or",
     "logical_xor",
     "logspace",
     "logsumexp",
+    "lstsq",
+    "lu_factor",
     "map",
     "matmul",
+    "matrix_rank",
     "max",
+    "max_pool",
     "maximum",
     "mean",
     "median",
@@ -163,6 +202,20 @@ __all__ = [
     "multi_hot",
     "multiply",
     "nan_to_num",
+    "nanargmax",
+    "nanargmin",
+    "nancumprod",
+    "nancumsum",
+    "nanmax",
+    "nanmean",
+    "nanmedian",
+    "nanmin",
+    "nanpercentile",
+    "nanprod",
+    "nanquantile",
+    "nanstd",
+    "nansum",
+    "nanvar",
     "ndim",
     "negative",
     "nextafter",
@@ -175,8 +228,12 @@ __all__ = [
     "ones_like",
     "outer",
     "pad",
+    "percentile",
+    "pinv",
+    "polar",
     "power",
     "prod",
+    "psnr",
     "ptp",
     "qr",
     "quantile",
@@ -188,9 +245,11 @@ __all__ = [
     "relu6",
     "repeat",
     "reshape",
+    "rfft",
     "right_shift",
     "rms_normalization",
     "roll",
+    "rot90",
     "round",
     "rsqrt",
     "saturate_cast",
@@ -202,7 +261,9 @@ __all__ = [
     "segment_min",
     "segment_prod",
     "segment_sum",
+    "select",
     "selu",
+    "separable_conv",
     "shape",
     "sigmoid",
     "sign",
@@ -220,7 +281,9 @@ __all__ = [
     "softplus",
     "softsign",
     "solve",
+    "solve_triangular",
     "sort",
+    "space_to_depth",
     "sparse_categorical_crossentropy",
     "sparse_plus",
     "sparse_sigmoid",
@@ -251,17 +314,27 @@ __all__ = [
     "top_k",
     "trace",
     "transpose",
+    "trapezoid",
     "tri",
     "tril",
     "triu",
     "true_divide",
     "trunc",
+    "unfold",
+    "unique",
     "unmask",
+    "unravel_index",
     "unstack",
     "valid",
+    "vander",
     "var",
     "vdot",
+    "vectorize",
     "vectorized_map",
+    "view",
+    "view_as_complex",
+    "view_as_real",
+    "vsplit",
     "vstack",
     "where",
     "while_loop",
@@ -281,6 +354,11 @@ def add(x1: Any, x2: Any) -> Any:
 
 def all(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """Returns whether all entries over `axis` are true (not 0); False where there are none."""
+
+def allclose(
+    x1: Any, x2: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
+) -> Any:
+    """Returns whether `|x1 - x2| <= atol + rtol * |x2|` everywhere."""
 
 def amax(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """Returns the maximum over `axis`."""
@@ -327,6 +405,9 @@ def argmax(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 def argmin(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """Returns the place of the minimum along `axis`, the first of equal ones."""
 
+def argpartition(x: Any, kth: int, axis: int = -1) -> Any:
+    """Returns places along `axis` so that the `kth` is in order, smaller before, larger after."""
+
 def argsort(x: Any, axis: Any = -1) -> Any:
     """Returns the places of the entries along `axis` in rising order."""
 
@@ -341,6 +422,29 @@ def associative_scan(f: Callable, elems: Any, reverse: bool = False, axis: int =
 
 def average(x: Any, axis: Any = None, weights: Any = None) -> Any:
     """Returns the mean over `axis`, weighted."""
+
+def average_pool(
+    inputs: Any,
+    pool_size: Any,
+    strides: Any = None,
+    padding: str = "valid",
+    data_format: str | None = None,
+) -> Any:
+    """Returns the mean of each window of `(N, ..., C)`, of what is inside the data."""
+
+def bartlett(x: Any) -> Any:
+    """Returns the bartlett window of `x` entries."""
+
+def batch_normalization(
+    x: Any,
+    mean: Any,
+    variance: Any,
+    axis: int,
+    offset: Any = None,
+    scale: Any = None,
+    epsilon: float = 0.001,
+) -> Any:
+    """Returns `(x - mean) / sqrt(variance + epsilon) * scale + offset`, vectors along `axis`."""
 
 def binary_crossentropy(target: Any, output: Any, from_logits: bool = False) -> Any:
     """Returns `-target log(output) - (1 - target) log(1 - output)` of each entry."""
@@ -369,6 +473,9 @@ def bitwise_right_shift(x: Any, y: Any) -> Any:
 def bitwise_xor(x: Any, y: Any) -> Any:
     """Returns `bitwise_xor(x, y)` of each pair of entries."""
 
+def blackman(x: Any) -> Any:
+    """Returns the blackman window of `x` entries."""
+
 def broadcast_to(x: Any, shape: Any) -> Any:
     """Returns `x` stretched to `shape`."""
 
@@ -383,6 +490,9 @@ def categorical_crossentropy(
 def cbrt(x: Any) -> Any:
     """Returns `cbrt(x)` of each entry."""
 
+def cdist(x: Any, y: Any) -> Any:
+    """Returns the distances of all pairs of vectors: `(..., M, D)` and `(..., N, D)`."""
+
 def ceil(x: Any) -> Any:
     """Returns `ceil(x)` of each entry."""
 
@@ -391,6 +501,9 @@ def celu(x: Any, alpha: float = 1.0) -> Any:
 
 def cholesky(x: Any, upper: bool = False) -> Any:
     """Returns the triangular root of positive definite matrices."""
+
+def cholesky_inverse(x: Any, upper: bool = False) -> Any:
+    """Returns the inverse of the matrix whose triangular root is `x`."""
 
 def clip(x: Any, x_min: Any, x_max: Any) -> Any:
     """Returns `x`, kept between `x_min` and `x_max`."""
@@ -407,6 +520,16 @@ def conj(x: Any) -> Any:
 def conjugate(x: Any) -> Any:
     """Returns `conj(x)` of each entry."""
 
+def conv(
+    inputs: Any,
+    kernel: Any,
+    strides: Any = 1,
+    padding: str = "valid",
+    data_format: str | None = None,
+    dilation_rate: Any = 1,
+) -> Any:
+    """Returns the convolution of `(N, ..., C)` by a kernel `(..., C, filters)`."""
+
 def convert_to_numpy(x: Any) -> Any:
     """Returns `x` as a NumPy array."""
 
@@ -415,6 +538,12 @@ def convert_to_tensor(x: Any, dtype: Any = None, sparse: Any = None, ragged: Any
 
 def copy(x: Any) -> Any:
     """Returns a copy."""
+
+def corrcoef(x: Any) -> Any:
+    """Returns the correlations of the rows of a matrix."""
+
+def correlate(x1: Any, x2: Any, mode: str = "valid") -> Any:
+    """Returns the correlation of two vectors; `mode` is valid, same or full."""
 
 def cos(x: Any) -> Any:
     """Returns `cos(x)` of each entry."""
@@ -430,6 +559,11 @@ def cross(
 ) -> Any:
     """Returns the cross product of vectors."""
 
+def ctc_loss(
+    target: Any, output: Any, target_length: Any, output_length: Any, mask_index: int = 0
+) -> Any:
+    """Returns the connectionist temporal classification loss of each row, `(B,)`."""
+
 def cumprod(x: Any, axis: Any = None, dtype: Any = None) -> Any:
     """Returns the running products along `axis`."""
 
@@ -442,11 +576,27 @@ def custom_gradient(f: Callable) -> Any:
 def deg2rad(x: Any) -> Any:
     """Returns `deg2rad(x)` of each entry."""
 
+def depth_to_space(x: Any, block_size: int, data_format: str = "channels_last") -> Any:
+    """Returns `(N, H * b, W * b, C / b²)` of `(N, H, W, C)`: channels become blocks of pixels."""
+
+def depthwise_conv(
+    inputs: Any,
+    kernel: Any,
+    strides: Any = 1,
+    padding: str = "valid",
+    data_format: str | None = None,
+    dilation_rate: Any = 1,
+) -> Any:
+    """Returns the convolution of each channel by itself, with a kernel `(..., C, multiplier)`."""
+
 def det(x: Any) -> Any:
     """Returns the determinant of square matrices."""
 
 def diag(x: Any, k: int = 0) -> Any:
     """Returns a matrix with `x` on its diagonal, or the diagonal of a matrix."""
+
+def diagflat(x: Any, k: int = 0) -> Any:
+    """Returns a matrix with the entries of `x` on a diagonal."""
 
 def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     """Returns a diagonal over two axes."""
@@ -466,8 +616,30 @@ def divide_no_nan(x1: Any, x2: Any) -> Any:
 def dot(x1: Any, x2: Any) -> Any:
     """Returns the product summed over the last axis of `x1` and the last but one of `x2`."""
 
+def dot_product_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    bias: Any = None,
+    mask: Any = None,
+    scale: float | None = None,
+    is_causal: bool = False,
+    flash_attention: bool | None = None,
+    attn_logits_soft_cap: float | None = None,
+) -> Any:
+    """Returns attention of `(B, T, H, D)` queries over `(B, S, H, D)` keys and values."""
+
+def dsplit(x: Any, indices_or_sections: Any) -> Any:
+    """Returns a list of parts along the third axis."""
+
+def dstack(xs: Any) -> Any:
+    """Returns arrays joined along their third axis."""
+
 def dtype(x: Any) -> Any:
     """Returns the name of the number type."""
+
+def eig(x: Any) -> Any:
+    """Returns the eigenvalues and eigenvectors of square matrices; on a CPU only."""
 
 def eigh(x: Any) -> Any:
     """Returns the eigenvalues and eigenvectors of symmetric matrices."""
@@ -508,17 +680,32 @@ def expand_dims(x: Any, axis: Any) -> Any:
 def expm1(x: Any) -> Any:
     """Returns `expm1(x)` of each entry."""
 
+def extract_sequences(x: Any, sequence_length: int, sequence_stride: int) -> Any:
+    """Returns the windows of the last axis, `(..., windows, sequence_length)`."""
+
 def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> Any:
     """Returns ones on a diagonal, zeros elsewhere."""
 
 def fabs(x: Any) -> Any:
     """Returns `fabs(x)` of each entry."""
 
+def fft(x: Any) -> Any:
+    """Returns the Fourier transform along the last axis, of and as (real, imaginary)."""
+
+def fft2(x: Any) -> Any:
+    """Returns the Fourier transform along the last two axes, of and as (real, imaginary)."""
+
 def first(x: Any) -> Any:
     """Returns the first valid step of each row: `(B, T, ...)` to `(B, ...)`; zeros of an empty row."""
 
 def flip(x: Any, axis: Any = None) -> Any:
     """Returns `x` backwards along `axis`, or all axes."""
+
+def fliplr(x: Any) -> Any:
+    """Returns `x` backwards along its second axis."""
+
+def flipud(x: Any) -> Any:
+    """Returns `x` backwards along its first axis."""
 
 def floor(x: Any) -> Any:
     """Returns `floor(x)` of each entry."""
@@ -535,6 +722,11 @@ def fmin(x1: Any, x2: Any) -> Any:
 def fmod(x1: Any, x2: Any) -> Any:
     """Returns `fmod(x1, x2)` of each pair of entries."""
 
+def fold(
+    x: Any, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> Any:
+    """Returns `(N, C, H, W)`: the sum of columns `(N, C * kh * kw, windows)` at their places."""
+
 def fori_loop(lower: Any, upper: Any, body_fun: Callable, init_val: Any) -> Any:
     """Returns `init_val` after `body_fun(i, value)` for `i` from `lower` up to `upper`."""
 
@@ -550,6 +742,11 @@ def gcd(x1: Any, x2: Any) -> Any:
 def gelu(x: Any, approximate: bool = True) -> Any:
     """Returns `x` times the normal distribution's probability below `x`."""
 
+def geomspace(
+    start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None, axis: int = 0
+) -> Any:
+    """Returns `num` numbers in equal ratios, from `start` to `stop`."""
+
 def get_item(x: Any, key: Any) -> Any:
     """Returns `x[key]`."""
 
@@ -561,6 +758,12 @@ def greater(x1: Any, x2: Any) -> Any:
 
 def greater_equal(x1: Any, x2: Any) -> Any:
     """Returns `greater_equal(x1, x2)` of each pair of entries."""
+
+def hamming(x: Any) -> Any:
+    """Returns the hamming window of `x` entries."""
+
+def hanning(x: Any) -> Any:
+    """Returns the hanning window of `x` entries."""
 
 def hard_shrink(x: Any, threshold: float = 0.5) -> Any:
     """Returns `x` where `|x|` is above the threshold, 0 elsewhere."""
@@ -580,6 +783,12 @@ def hard_tanh(x: Any) -> Any:
 def heaviside(x1: Any, x2: Any) -> Any:
     """Returns `heaviside(x1, x2)` of each pair of entries."""
 
+def histogram(x: Any, bins: int = 10, range: Any = None) -> Any:
+    """Returns how many entries are in each of `bins` equal parts of `range`, and their edges."""
+
+def hsplit(x: Any, indices_or_sections: Any) -> Any:
+    """Returns a list of parts along the second axis (the first, of a vector)."""
+
 def hstack(xs: Any) -> Any:
     """Returns arrays joined along their second axis (the first, of vectors)."""
 
@@ -592,14 +801,23 @@ def i0(x: Any) -> Any:
 def identity(n: int, dtype: Any = None) -> Any:
     """Returns the identity matrix."""
 
+def ifft2(x: Any) -> Any:
+    """Returns the inverse of `fft2`."""
+
 def imag(x: Any) -> Any:
     """Returns `imag(x)` of each entry."""
+
+def in_top_k(targets: Any, predictions: Any, k: int) -> Any:
+    """Returns whether each target is among the `k` classes with the largest predictions."""
 
 def inner(x1: Any, x2: Any) -> Any:
     """Returns the product summed over the last axes."""
 
 def inv(x: Any) -> Any:
     """Returns the inverse of square matrices."""
+
+def irfft(x: Any, fft_length: int | None = None) -> Any:
+    """Returns the inverse of `rfft`."""
 
 def is_tensor(x: Any) -> Any:
     """Returns whether `x` is a JAX array, a Masked or a Variable."""
@@ -632,6 +850,9 @@ def isreal(x: Any) -> Any:
 
 def jvp(fun: Callable, primals: Any, tangents: Any, has_aux: bool = False) -> Any:
     """Returns `fun(*primals)` and its derivative in the direction of the tangents."""
+
+def kaiser(x: Any, beta: Any) -> Any:
+    """Returns the Kaiser window of `x` entries."""
 
 def kron(x1: Any, x2: Any) -> Any:
     """Returns the Kronecker product."""
@@ -700,6 +921,9 @@ def logaddexp(x1: Any, x2: Any) -> Any:
 def logaddexp2(x1: Any, x2: Any) -> Any:
     """Returns `logaddexp2(x1, x2)` of each pair of entries."""
 
+def logdet(x: Any) -> Any:
+    """Returns the logarithm of the determinant of positive definite matrices."""
+
 def logical_and(x1: Any, x2: Any) -> Any:
     """Returns `logical_and(x1, x2)` of each pair of entries."""
 
@@ -726,14 +950,32 @@ def logspace(
 def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """Returns `log(sum(exp(x)))` over `axis`."""
 
+def lstsq(a: Any, b: Any, rcond: Any = None) -> Any:
+    """Returns the `x` for which `a @ x` is nearest to `b`."""
+
+def lu_factor(x: Any) -> Any:
+    """Returns triangular factors, packed in one matrix, and the rows that were exchanged."""
+
 def map(f: Callable, xs: Any) -> Any:
     """Returns the stacked results of `f` on each entry of `xs` along its first axis."""
 
 def matmul(x1: Any, x2: Any) -> Any:
     """Returns the matrix product over the last axis of `x1` and the last but one of `x2`."""
 
+def matrix_rank(x: Any, tol: Any = None) -> Any:
+    """Returns how many singular values are above `tol`."""
+
 def max(x: Any, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Any:
     """Returns the maximum over `axis`."""
+
+def max_pool(
+    inputs: Any,
+    pool_size: Any,
+    strides: Any = None,
+    padding: str = "valid",
+    data_format: str | None = None,
+) -> Any:
+    """Returns the maximum of each window of `(N, ..., C)`."""
 
 def maximum(x1: Any, x2: Any) -> Any:
     """Returns `maximum(x1, x2)` of each pair of entries."""
@@ -777,6 +1019,52 @@ def multiply(x1: Any, x2: Any) -> Any:
 def nan_to_num(x: Any, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
     """Returns finite numbers in place of NaN and infinities."""
 
+def nanargmax(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the place of the maximum along `axis` of what is not NaN; -1 where all is."""
+
+def nanargmin(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the place of the minimum along `axis` of what is not NaN; -1 where all is."""
+
+def nancumprod(x: Any, axis: Any = None, dtype: Any = None) -> Any:
+    """Returns the running products along `axis`, NaN counting as 1."""
+
+def nancumsum(x: Any, axis: Any = None, dtype: Any = None) -> Any:
+    """Returns the running sums along `axis`, NaN counting as 0."""
+
+def nanmax(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the maximum over `axis` of what is not NaN."""
+
+def nanmean(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the mean over `axis` of what is not NaN."""
+
+def nanmedian(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the median over `axis` of what is not NaN."""
+
+def nanmin(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the minimum over `axis` of what is not NaN."""
+
+def nanpercentile(
+    x: Any, q: Any, axis: Any = None, method: str = "linear", keepdims: bool = False
+) -> Any:
+    """Returns the percentiles `q` (from 0 to 100) over `axis` of what is not NaN."""
+
+def nanprod(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the product over `axis`, NaN counting as 1."""
+
+def nanquantile(
+    x: Any, q: Any, axis: Any = None, method: str = "linear", keepdims: bool = False
+) -> Any:
+    """Returns the quantiles `q` (from 0 to 1) over `axis` of what is not NaN."""
+
+def nanstd(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the standard deviation over `axis` of what is not NaN."""
+
+def nansum(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the sum over `axis`, NaN counting as 0."""
+
+def nanvar(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Returns the variance over `axis` of what is not NaN."""
+
 def ndim(x: Any) -> Any:
     """Returns the number of axes."""
 
@@ -815,11 +1103,25 @@ def outer(x1: Any, x2: Any) -> Any:
 def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = None) -> Any:
     """Returns `x` with entries added before and after along axes."""
 
+def percentile(
+    x: Any, q: Any, axis: Any = None, method: str = "linear", keepdims: bool = False
+) -> Any:
+    """Returns the percentiles `q` (from 0 to 100) over `axis`."""
+
+def pinv(x: Any, rcond: Any = None) -> Any:
+    """Returns the pseudo-inverse; singular values below `rcond` of the largest count as 0."""
+
+def polar(abs_: Any, angle: Any) -> Any:
+    """Returns the complex numbers of these sizes and angles."""
+
 def power(x1: Any, x2: Any) -> Any:
     """Returns `power(x1, x2)` of each pair of entries."""
 
 def prod(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Any:
     """Returns the product over `axis`."""
+
+def psnr(x1: Any, x2: Any, max_val: Any) -> Any:
+    """Returns the ratio of the peak to the mean squared difference, in decibels."""
 
 def ptp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """Returns the maximum less the minimum over `axis`."""
@@ -856,6 +1158,9 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
 def reshape(x: Any, newshape: Any) -> Any:
     """Returns the entries in another shape; one size may be -1."""
 
+def rfft(x: Any, fft_length: int | None = None) -> Any:
+    """Returns the Fourier transform of real numbers along the last axis, as (real, imaginary)."""
+
 def right_shift(x: Any, y: Any) -> Any:
     """Returns `bitwise_right_shift(x, y)` of each pair of entries."""
 
@@ -866,6 +1171,9 @@ def rms_normalization(
 
 def roll(x: Any, shift: Any, axis: Any = None) -> Any:
     """Returns `x` shifted along `axis`; what leaves at one end comes in at the other."""
+
+def rot90(array: Any, k: int = 1, axes: Any = (0, 1)) -> Any:
+    """Returns `array` turned by 90 degrees `k` times, in the plane of two axes."""
 
 def round(x: Any, decimals: int = 0) -> Any:
     """Returns each entry to `decimals` places, halves to the even neighbour."""
@@ -915,8 +1223,22 @@ def segment_sum(
 ) -> Any:
     """Returns `segment_sum(data, segment_ids, num_segments, sorted)`."""
 
+def select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
+    """Returns, for each entry, the choice of the first condition that holds, or `default`."""
+
 def selu(x: Any) -> Any:
     """Returns the activation `selu` of `x`."""
+
+def separable_conv(
+    inputs: Any,
+    depthwise_kernel: Any,
+    pointwise_kernel: Any,
+    strides: Any = 1,
+    padding: str = "valid",
+    data_format: str | None = None,
+    dilation_rate: Any = 1,
+) -> Any:
+    """Returns a convolution of each channel by itself, then of the channels at each place."""
 
 def shape(x: Any) -> Any:
     """Returns the shape, None for sizes of a Symbol that are not known."""
@@ -969,8 +1291,14 @@ def softsign(x: Any) -> Any:
 def solve(a: Any, b: Any) -> Any:
     """Returns `x` with `a @ x = b`."""
 
+def solve_triangular(a: Any, b: Any, lower: bool = False) -> Any:
+    """Returns `x` with `a @ x = b`, for a triangular `a`."""
+
 def sort(x: Any, axis: Any = -1) -> Any:
     """Returns the entries along `axis` in rising order."""
+
+def space_to_depth(x: Any, block_size: int, data_format: str = "channels_last") -> Any:
+    """Returns `(N, H / b, W / b, C * b²)` of `(N, H, W, C)`: blocks of pixels become channels."""
 
 def sparse_categorical_crossentropy(
     target: Any, output: Any, from_logits: bool = False, axis: int = -1
@@ -1064,6 +1392,9 @@ def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
 def transpose(x: Any, axes: Any = None) -> Any:
     """Returns `x` with its axes in another order, by default backwards."""
 
+def trapezoid(y: Any, x: Any = None, dx: float = 1.0, axis: int = -1) -> Any:
+    """Returns the integral of `y` along an axis by trapezoids, at places `x` or steps of `dx`."""
+
 def tri(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> Any:
     """Returns ones on and below a diagonal, zeros above."""
 
@@ -1079,8 +1410,26 @@ def true_divide(x1: Any, x2: Any) -> Any:
 def trunc(x: Any) -> Any:
     """Returns `trunc(x)` of each entry."""
 
+def unfold(x: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Any:
+    """Returns the windows of `(N, C, H, W)` as columns: `(N, C * kh * kw, windows)`."""
+
+def unique(
+    x: Any,
+    sorted: bool = True,
+    return_index: bool = False,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    axis: int | None = None,
+    size: int | None = None,
+    fill_value: Any = None,
+) -> Any:
+    """Returns the different entries, in order; on request their places, the way back and counts."""
+
 def unmask(x: Any) -> Any:
     """Returns plain data; padding holds what stood there, and counts as steps from now on."""
+
+def unravel_index(indices: Any, shape: Any) -> Any:
+    """Returns flat places as a tuple of places along each axis of `shape`."""
 
 def unstack(x: Any, num: int | None = None, axis: int = 0) -> Any:
     """Returns a list of the arrays along an axis."""
@@ -1088,14 +1437,32 @@ def unstack(x: Any, num: int | None = None, axis: int = 0) -> Any:
 def valid(x: Any) -> Any:
     """Returns where `x` is valid, as plain booleans; everywhere, of plain data `(B, T, ...)`."""
 
+def vander(x: Any, N: int | None = None, increasing: bool = False) -> Any:
+    """Returns the matrix of the powers of a vector."""
+
 def var(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """Returns the variance over `axis`."""
 
 def vdot(x1: Any, x2: Any) -> Any:
     """Returns the sum of the products of all entries."""
 
+def vectorize(pyfunc: Callable, *, excluded: Any = None, signature: str | None = None) -> Any:
+    """Returns a function of arrays from one of single entries, or of those that `signature` names."""
+
 def vectorized_map(function: Callable, elements: Any) -> Any:
     """Returns the stacked results of `function` on each entry of the first axis, all at once."""
+
+def view(x: Any, dtype: Any = None) -> Any:
+    """Returns the same bits as numbers of another type."""
+
+def view_as_complex(x: Any) -> Any:
+    """Returns pairs along the last axis as complex numbers."""
+
+def view_as_real(x: Any) -> Any:
+    """Returns complex numbers as pairs along a new last axis."""
+
+def vsplit(x: Any, indices_or_sections: Any) -> Any:
+    """Returns a list of parts along the first axis."""
 
 def vstack(xs: Any) -> Any:
     """Returns arrays joined along their first axis."""

@@ -8,7 +8,9 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import jax.scipy.linalg
 from jax import Array, lax
 
 from alphorn.core.masked import Masked, fill_masked
@@ -246,3 +248,71 @@ def svd(x: Any, full_matrices: bool = True, compute_uv: bool = True) -> Any:
 def eigh(x: Any) -> Any:
     """Returns the eigenvalues and eigenvectors of symmetric matrices."""
     return tuple(jnp.linalg.eigh(float_like(x)))
+
+
+@row(refuse)
+def eig(x: Any) -> Any:
+    """Returns the eigenvalues and eigenvectors of square matrices; on a CPU only."""
+    return tuple(jnp.linalg.eig(float_like(x)))
+
+
+@row(refuse)
+def logdet(x: Any) -> Any:
+    """Returns the logarithm of the determinant of positive definite matrices."""
+    return jnp.linalg.slogdet(float_like(x))[1]
+
+
+@row(refuse)
+def pinv(x: Any, rcond: Any = None) -> Any:
+    """Returns the pseudo-inverse; singular values below `rcond` of the largest count as 0."""
+    return jnp.linalg.pinv(float_like(x), rcond)
+
+
+@row(refuse)
+def matrix_rank(x: Any, tol: Any = None) -> Any:
+    """Returns how many singular values are above `tol`."""
+    return jnp.linalg.matrix_rank(float_like(x), tol)
+
+
+@row(refuse)
+def lu_factor(x: Any) -> Any:
+    """Returns triangular factors, packed in one matrix, and the rows that were exchanged."""
+    return tuple(jax.scipy.linalg.lu_factor(float_like(x)))
+
+
+@row(refuse, arrays=("a", "b"))
+def solve_triangular(a: Any, b: Any, lower: bool = False) -> Any:
+    """Returns `x` with `a @ x = b`, for a triangular `a`."""
+    flat = b.ndim == a.ndim - 1
+    x = jax.scipy.linalg.solve_triangular(float_like(a), b[..., None] if flat else b, lower=lower)
+    return x[..., 0] if flat else x
+
+
+@row(refuse)
+def cholesky_inverse(x: Any, upper: bool = False) -> Any:
+    """Returns the inverse of the matrix whose triangular root is `x`."""
+    one = jnp.broadcast_to(jnp.eye(x.shape[-1], dtype=x.dtype), x.shape)
+    root = jax.scipy.linalg.solve_triangular(x, one, lower=not upper)
+    turned = jnp.swapaxes(root, -1, -2)
+    return root @ turned if upper else turned @ root
+
+
+@row(refuse, arrays=("a", "b"))
+def lstsq(a: Any, b: Any, rcond: Any = None) -> Any:
+    """Returns the `x` for which `a @ x` is nearest to `b`."""
+    return jnp.linalg.lstsq(float_like(a), b, rcond)[0]
+
+
+def _distances(op: Op, arguments: dict[str, Any]) -> Any:
+    x, y = arguments["x"], arguments["y"]
+    batch = string.ascii_lowercase[: x.ndim - 2]
+    return _contract(op, arguments, (x, y), (f"{batch}MK", f"{batch}NK"), f"{batch}MN")
+
+
+@row(Rule(_distances, "stays: a distance is valid where both its ends are."), arrays=("x", "y"))
+def cdist(x: Any, y: Any) -> Any:
+    """Returns the distances of all pairs of vectors: `(..., M, D)` and `(..., N, D)`."""
+    squares = jnp.sum(jnp.square(x[..., :, None, :] - y[..., None, :, :]), -1)
+    # The root's slope at 0 is infinite.
+    apart = squares > 0
+    return jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0)

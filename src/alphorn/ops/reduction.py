@@ -22,7 +22,6 @@ from alphorn.ops.rules import (
     joined_masks,
     reduced,
     refusal,
-    refuse,
     touches,
 )
 from alphorn.ops.table import TABLE, Op, Rule, row
@@ -336,17 +335,3 @@ def _top_k(op: Op, arguments: dict[str, Any]) -> list:
 def top_k(x: Any, k: int, sorted: bool = True) -> Any:
     """Returns the `k` largest entries of the last axis and their places, in falling order."""
     return list(lax.top_k(x, k))
-
-
-@row(refuse)
-def median(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    """Returns the median over `axis`."""
-    return jnp.median(x, _axes(axis), keepdims=keepdims)
-
-
-@row(refuse, arrays=("x", "q"))
-def quantile(
-    x: Any, q: Any, axis: Any = None, method: str = "linear", keepdims: bool = False
-) -> Any:
-    """Returns the quantiles `q` (from 0 to 1) over `axis`."""
-    return jnp.quantile(float_like(x), q, _axes(axis), method=method, keepdims=keepdims)

@@ -16,7 +16,7 @@ from alphorn.ops.rules import (
     joined_masks,
     refusal,
 )
-from alphorn.ops.table import TABLE, Op, Rule, row
+from alphorn.ops.table import Op, Rule, row
 
 _FOLLOWS = "follows its steps; refused where it cannot."
 
@@ -169,7 +169,8 @@ def _shared_mask(xs: Sequence[Any]) -> Array:
     return joined_masks([x.mask for x in xs if isinstance(x, Masked)])
 
 
-def _concatenated(op: Op, arguments: dict[str, Any]) -> Any:
+def concatenated(op: Op, arguments: dict[str, Any]) -> Any:
+    """Joins the arrays `xs` along the axis that the op or its arguments name."""
     xs = arguments["xs"]
     rank = max(x.mask.ndim for x in xs if isinstance(x, Masked))
     axis = _joining_axis(op.name, arguments.get("axis"), xs[0].ndim)
@@ -181,43 +182,20 @@ def _concatenated(op: Op, arguments: dict[str, Any]) -> Any:
 
 
 def _joining_axis(name: str, axis: int | None, rank: int) -> int | None:
-    axis = {"hstack": int(rank > 1), "vstack": 0}.get(name, axis)
+    axis = {"hstack": int(rank > 1), "vstack": 0, "dstack": 2}.get(name, axis)
     return None if axis is None else axis % rank
 
 
-_JOINED = (
+JOINED = (
     "over features, a step is valid where all masked inputs are; over time, masks are joined,"
     " and an unmasked input counts as all valid."
 )
 
 
-@row(Rule(_concatenated, _JOINED), arrays=("xs",))
+@row(Rule(concatenated, JOINED), arrays=("xs",))
 def concatenate(xs: Any, axis: int | None = 0) -> Any:
     """Returns arrays joined along an axis."""
     return jnp.concatenate(xs, axis)
-
-
-@row(Rule(_concatenated, _JOINED), arrays=("xs",))
-def hstack(xs: Any) -> Any:
-    """Returns arrays joined along their second axis (the first, of vectors)."""
-    return jnp.hstack(xs)
-
-
-@row(Rule(_concatenated, _JOINED), arrays=("xs",))
-def vstack(xs: Any) -> Any:
-    """Returns arrays joined along their first axis."""
-    return jnp.vstack(xs)
-
-
-def _append(op: Op, arguments: dict[str, Any]) -> Any:
-    xs = [arguments["x1"], arguments["x2"]]
-    return TABLE["concatenate"].masked({"xs": xs, "axis": arguments["axis"]})
-
-
-@row(Rule(_append, _JOINED), arrays=("x1", "x2"))
-def append(x1: Any, x2: Any, axis: int | None = None) -> Any:
-    """Returns `x2` after `x1`, along an axis or flat."""
-    return jnp.append(x1, x2, axis)
 
 
 def _stacked(op: Op, arguments: dict[str, Any]) -> Any:
@@ -240,14 +218,18 @@ def stack(x: Any, axis: int = 0) -> Any:
     return jnp.stack(x, axis)
 
 
-def _split(op: Op, arguments: dict[str, Any]) -> Any:
+def split_parts(op: Op, arguments: dict[str, Any], axis: int) -> list:
+    """Returns the parts of a split, each with its part of the mask."""
     x = arguments["x"]
-    axis = axes_of(arguments["axis"], x.ndim, op)[0]
     parts = op.with_arrays(arguments, x.data)
     if axis >= x.mask.ndim:
         return [Masked.trusted(p, x.mask) for p in parts]
     masks = op.with_arrays(arguments, x.mask)
     return [with_mask(p, m if m.ndim else None) for p, m in zip(parts, masks, strict=True)]
+
+
+def _split(op: Op, arguments: dict[str, Any]) -> list:
+    return split_parts(op, arguments, axes_of(arguments["axis"], arguments["x"].ndim, op)[0])
 
 
 @row(Rule(_split, _FOLLOWS))
@@ -270,7 +252,7 @@ def unstack(x: Any, num: int | None = None, axis: int = 0) -> Any:
     return [jnp.squeeze(part, axis) for part in jnp.split(x, x.shape[axis], axis)]
 
 
-def _turn(op: Op, x: Masked, axis: int, shift: Any) -> Masked:
+def turn(op: Op, x: Masked, axis: int, shift: Any) -> Masked:
     """Reverses (`shift=None`) or rolls each row within its own extent."""
     if axis >= x.mask.ndim or axis == 0:
         turn = (
@@ -290,7 +272,7 @@ def _turn(op: Op, x: Masked, axis: int, shift: Any) -> Masked:
 def _flipped(op: Op, arguments: dict[str, Any]) -> Any:
     x = arguments["x"]
     for axis in axes_of(arguments["axis"], x.ndim, op):
-        x = _turn(op, x, axis, None)
+        x = turn(op, x, axis, None)
     return x
 
 
@@ -301,20 +283,20 @@ def _rolled(op: Op, arguments: dict[str, Any]) -> Any:
     axes = axis if isinstance(axis, list | tuple) else (axis,)
     shifts = shift if isinstance(shift, list | tuple) else (shift,) * len(axes)
     for a, s in zip(axes, shifts, strict=True):
-        x = _turn(op, x, a % x.ndim, s)
+        x = turn(op, x, a % x.ndim, s)
     return x
 
 
-_TURNED = "follows; along time, each row turns within its own extent."
+TURNED = "follows; along time, each row turns within its own extent."
 
 
-@row(Rule(_flipped, _TURNED))
+@row(Rule(_flipped, TURNED))
 def flip(x: Any, axis: Any = None) -> Any:
     """Returns `x` backwards along `axis`, or all axes."""
     return jnp.flip(x, tuple(axis) if isinstance(axis, list) else axis)
 
 
-@row(Rule(_rolled, _TURNED))
+@row(Rule(_rolled, TURNED))
 def roll(x: Any, shift: Any, axis: Any = None) -> Any:
     """Returns `x` shifted along `axis`; what leaves at one end comes in at the other."""
     return jnp.roll(x, shift, axis)

@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from alphorn.core import symbol
+from alphorn.core.assignment import Assignable, assignable, is_assigning, plain, without_assigning
 from alphorn.core.masked import Masked
 from alphorn.core.symbol import Symbol
 from alphorn.core.variable import unwrap
@@ -151,6 +152,9 @@ def _leaves(values: Any) -> Iterator[Any]:
 
 def _call(op: Op, signature: inspect.Signature, args: tuple, kwargs: dict) -> Any:
     found = set(map(type, _leaves((args, kwargs))))
+    if Assignable in found or is_assigning():
+        out = without_assigning(lambda: _call(op, signature, plain(args), plain(kwargs)), (), {})
+        return assignable(out)
     if op.symbolic and Symbol in found:
         return symbol.apply(Operation(op.name), args, kwargs)
     try:
