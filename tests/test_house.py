@@ -59,7 +59,11 @@ FLOORS: list[list[str]] = [
     [
         """models.graph models.config models.model models.sequential models summary saving.weights
         saving""",
-        "preprocessing.text preprocessing.sequence preprocessing",
+        """preprocessing.image.packages preprocessing.image.arrays preprocessing.image.affine
+        preprocessing.image.color preprocessing.image.files preprocessing.image.iterators
+        preprocessing.image.batches preprocessing.image.memory preprocessing.image.folders
+        preprocessing.image.frames preprocessing.image.normalization preprocessing.image.generator
+        preprocessing.image preprocessing.text preprocessing.sequence preprocessing""",
         "utils",
     ],
     [
@@ -68,7 +72,7 @@ FLOORS: list[list[str]] = [
 ]
 
 # Imported where they are used, so that the package works without them.
-OPTIONAL = frozenset("matplotlib pandas PIL scipy flatbuffers grain tensorflow torch".split())
+OPTIONAL = frozenset("cv2 matplotlib pandas PIL scipy flatbuffers grain tensorflow torch".split())
 REQUIRED = frozenset("alphorn h5py jax numpy optax rich".split())
 
 # Layers whose call knows what becomes of a mask, or that make no outputs of their own.

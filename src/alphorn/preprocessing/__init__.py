@@ -1,5 +1,5 @@
-"""The classic functions that turn text and lists into arrays."""
+"""The classic functions that turn text, lists and images into arrays."""
 
-from alphorn.preprocessing import sequence, text
+from alphorn.preprocessing import image, sequence, text
 
-__all__ = ["sequence", "text"]
+__all__ = ["image", "sequence", "text"]
