@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+
 from image_recipes import everything
 
 RECORD = Path(__file__).parent / "data" / "images.npz"

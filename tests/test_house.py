@@ -60,11 +60,15 @@ FLOORS: list[list[str]] = [
         """models.graph models.config models.model models.sequential models summary saving.weights
         saving""",
         """preprocessing.image.packages preprocessing.image.arrays preprocessing.image.affine
-        preprocessing.image.color preprocessing.image.files preprocessing.image.iterators
-        preprocessing.image.batches preprocessing.image.memory preprocessing.image.folders
-        preprocessing.image.frames preprocessing.image.normalization preprocessing.image.generator
-        preprocessing.image preprocessing.text preprocessing.sequence preprocessing""",
-        "utils",
+        preprocessing.image.color preprocessing.image.resize preprocessing.image.files
+        preprocessing.image.iterators preprocessing.image.batches preprocessing.image.memory
+        preprocessing.image.folders preprocessing.image.frames preprocessing.image.normalization
+        preprocessing.image.generator preprocessing.image preprocessing.text preprocessing.sequence
+        preprocessing.directories preprocessing.datasets preprocessing
+        utils.downloads utils
+        datasets.source datasets.words datasets.cifar datasets.mnist datasets.fashion_mnist
+        datasets.cifar10 datasets.cifar100 datasets.imdb datasets.reuters datasets.boston_housing
+        datasets.california_housing datasets""",
     ],
     [
         "",  # the package itself: names only

@@ -25,6 +25,7 @@ from alphorn.preprocessing.image.frames import DataFrameIterator
 from alphorn.preprocessing.image.generator import ImageDataGenerator
 from alphorn.preprocessing.image.iterators import Iterator
 from alphorn.preprocessing.image.memory import NumpyArrayIterator
+from alphorn.preprocessing.image.resize import smart_resize
 
 __all__ = [
     "DataFrameIterator",
@@ -47,6 +48,7 @@ __all__ = [
     "random_shift",
     "random_zoom",
     "save_img",
+    "smart_resize",
     "transform_matrix_offset_center",
 ]
 

@@ -79,7 +79,7 @@ def load_img(
     if image.size == (width, height):
         return image
     filter_ = getattr(pillow().Resampling, interpolation.upper())
-    box = _middle(*image.size, width, height) if keep_aspect_ratio else None
+    box = _middle(image.size, (width, height)) if keep_aspect_ratio else None
     return image.resize((width, height), filter_, box=box)
 
 
@@ -92,7 +92,8 @@ def _in_mode(image: Any, color_mode: str) -> Any:
     return image if image.mode == wanted else image.convert(wanted)
 
 
-def _middle(width: int, height: int, to_width: int, to_height: int) -> tuple[int, ...]:
+def _middle(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
+    (width, height), (to_width, to_height) = size, target
     cut_height = min(height, width * to_height // to_width)
     cut_width = min(width, height * to_width // to_height)
     top, left = (height - cut_height) // 2, (width - cut_width) // 2
@@ -109,7 +110,7 @@ def _opened(path: Any) -> Any:
         source = io.BytesIO(Path(name).read_bytes())
     elif hasattr(path, "read"):
         name = getattr(path, "name", None) or "an image in an open file"
-        if path is not None and hasattr(path, "seek"):
+        if hasattr(path, "seek"):
             path.seek(0)
         source = io.BytesIO(path.read())
     else:

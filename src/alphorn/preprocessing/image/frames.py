@@ -147,7 +147,8 @@ class DataFrameIterator(FileBatches):
         return self._weights
 
     def _check_columns(self, frame: Any, x_col: str, y_col: Any, weight_col: str | None) -> None:
-        wanted = {"x_col": [x_col], "weight_col": [weight_col] if weight_col else []}
+        wanted: dict[str, Any] = {"x_col": [x_col]}
+        wanted["weight_col"] = [weight_col] if weight_col else []
         if self.class_mode not in ("input", None):
             wanted["y_col"] = y_col if isinstance(y_col, list | tuple) else [y_col]
         for argument, columns in wanted.items():
@@ -169,7 +170,7 @@ class DataFrameIterator(FileBatches):
             raise ArgumentError(f"column {weight_col!r} (weight_col)", "text", "numbers")
 
     @staticmethod
-    def _check_values(frame: Any, column: str, kinds: Any, what: str) -> None:
+    def _check_values(frame: Any, column: Any, kinds: Any, what: str) -> None:
         for value in frame[column]:
             if not isinstance(value, kinds):
                 raise ArgumentError(

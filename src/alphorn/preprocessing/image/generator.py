@@ -294,7 +294,7 @@ class ImageDataGenerator(Normalization):
             transform_parameters: Any of theta, tx, ty, shear, zx, zy, flip_horizontal,
                 flip_vertical, channel_shift_intensity, brightness.
         """
-        told = transform_parameters.get
+        told: Callable[..., Any] = transform_parameters.get
         rows, columns, channels = self.row_axis - 1, self.col_axis - 1, self.channel_axis - 1
         x = apply_affine_transform(
             x,

@@ -138,7 +138,8 @@ class Iterator:
     def _rows_of(self, idx: int) -> np.ndarray:
         if self.index_array is None:
             self._set_index_array()
-        return self.index_array[self.batch_size * idx : self.batch_size * (idx + 1)]
+        order: Any = self.index_array
+        return order[self.batch_size * idx : self.batch_size * (idx + 1)]
 
     def _flow_index(self) -> Endless[np.ndarray]:
         self.reset()

@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-__all__ = ["opencv", "pillow", "scipy_ndimage"]
+__all__ = ["opencv", "pillow", "pillow_enhance", "scipy_ndimage", "scipy_signal"]
 
 
 def _missing(package: str, use: str) -> ImportError:
@@ -35,6 +35,15 @@ def scipy_ndimage() -> Any:
     except ImportError as error:
         raise _missing("SciPy", "an affine transform of images") from error
     return ndimage
+
+
+def scipy_signal() -> Any:
+    """Returns SciPy's module of signals."""
+    try:
+        from scipy import signal
+    except ImportError as error:
+        raise _missing("SciPy", "sound at another sampling rate") from error
+    return signal
 
 
 @cache

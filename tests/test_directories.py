@@ -1,0 +1,687 @@
+"""Data sets from folders, files from the net, and the classic data sets, all without a net."""
+
+import functools
+import gzip
+import hashlib
+import io
+import json
+import pickle
+import tarfile
+import threading
+import wave
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import jax.numpy as jnp
+import keras as theirs
+import numpy as np
+import pytest
+from PIL import Image
+
+import alphorn
+from alphorn import datasets, layers, utils
+from alphorn.datasets import cifar, mnist, source
+from alphorn.errors import ArgumentError, DataError, ShapeError, UnexpectedArgumentError
+from alphorn.preprocessing import image
+from alphorn.preprocessing.datasets import read_wav
+from alphorn.preprocessing.image import resize as resizing
+from alphorn.utils.downloads import DownloadError
+from image_recipes import waves
+
+images_from = functools.partial(utils.image_dataset_from_directory, verbose=False)
+texts_from = functools.partial(utils.text_dataset_from_directory, verbose=False)
+sounds_from = functools.partial(utils.audio_dataset_from_directory, verbose=False)
+METHODS = ["nearest", "bilinear", "bicubic", "lanczos3", "lanczos5"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """Returns the cache folder of one test."""
+    monkeypatch.setenv("ALPHORN_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", [(5, 7), (20, 31), (12, 4), (12, 9)])
+def test_sizes_are_changed_as_by_keras(method, size):
+    x = waves(2, 12, 9)
+    for layout, array in (("channels_last", x), ("channels_first", x.transpose(0, 3, 1, 2))):
+        for given in (array, array[0], jnp.asarray(array)):
+            ours, other = (
+                k.preprocessing.image.smart_resize(given, size, method, layout)
+                for k in (alphorn, theirs)
+            )
+            assert isinstance(ours, np.ndarray) == isinstance(given, np.ndarray)
+            assert ours.shape == other.shape
+            assert np.abs(np.asarray(ours) - np.asarray(other)).max() < 2e-3
+    whole = image.smart_resize(x.astype("uint8"), size, method)
+    other = theirs.preprocessing.image.smart_resize(x.astype("uint8"), size, method)
+    assert whole.dtype == other.dtype
+    assert np.abs(whole - other.astype("float32")).max() < 2e-3
+
+
+def test_other_ways_to_change_a_size():
+    x = waves(1, 12, 8)[0]
+    blocks = x.reshape(4, 3, 4, 2, 3).mean(axis=(1, 3))
+    assert np.abs(resizing.resize(x, (4, 4), "area") - blocks).max() < 1e-3
+    for method in resizing.METHODS:
+        flat = resizing.resize(np.full((7, 5, 1), 3.0, "float32"), (9, 3), method)
+        assert np.abs(flat - 3).max() < 1e-5
+    for wrong, error, message in (
+        (lambda: image.smart_resize(x, 4), ArgumentError, "height, width"),
+        (lambda: image.smart_resize(x[0], (4, 4)), ShapeError, "or a batch"),
+        (lambda: image.smart_resize(x, (4, 4), "cubic"), ArgumentError, "bicubic"),
+        (lambda: image.smart_resize(x, (4, 4), smooth=True), UnexpectedArgumentError, "smooth"),
+    ):
+        with pytest.raises(error, match=message):
+            wrong()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Returns a folder of three classes, one of them empty."""
+    kinds = {"cat": "png jpg bmp", "dög ü": "gif PNG jpeg", "no one": ""}
+    for number, (name, endings) in enumerate(kinds.items()):
+        folder = tmp_path / "pictures" / name / "in"
+        folder.mkdir(parents=True)
+        for i, ending in enumerate(endings.split()):
+            x = waves(1, 8 + i, 6 + number)[0].astype("uint8")
+            Image.fromarray(x).save(folder / f"{i} {number}.{ending}")
+    (tmp_path / "pictures" / "cat" / "notes.md").write_text("no image")
+    return tmp_path / "pictures"
+
+
+def test_images_come_with_the_labels_of_their_folders(pictures):
+    plain = images_from(pictures, shuffle=False, image_size=(5, 4), batch_size=4)
+    assert plain.class_names == ["cat", "dög ü", "no one"]
+    assert [p.rsplit(".", 1)[1] for p in plain.file_paths] == "png jpg bmp gif PNG jpeg".split()
+    (x, y), (_, last) = list(plain)
+    assert x.shape == (4, 5, 4, 3)
+    assert x.dtype == np.float32
+    assert y.tolist() == [0, 0, 0, 1]
+    assert last.tolist() == [1, 1]
+    assert y.dtype == np.int32
+    one_hot = next(iter(images_from(pictures, label_mode="categorical")))[1]
+    assert one_hot.shape == (6, 3)
+    two = images_from(pictures, class_names=["dög ü", "cat"], label_mode="binary", shuffle=False)
+    assert next(iter(two))[1].tolist() == [[0], [0], [0], [1], [1], [1]]
+    alone = images_from(pictures, labels=None, color_mode="grayscale", image_size=6)
+    assert alone.class_names is None
+    assert next(iter(alone)).shape == (6, 6, 6, 1)
+    own = images_from(pictures, labels=[5, 4, 3, 2, 1, 0], shuffle=False, batch_size=None)
+    rows = list(own)
+    assert len(rows) == len(own) == 6
+    assert rows[0][0].shape == (256, 256, 3)
+    assert [int(row[1]) for row in rows] == [5, 4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("shape", ["crop_to_aspect_ratio", "pad_to_aspect_ratio", None])
+@pytest.mark.parametrize("method", METHODS)
+def test_images_are_fitted_as_by_keras(pictures, shape, method):
+    options = {shape: True} if shape else {}
+    for layout in ("channels_last", "channels_first"):
+        for size in ((5, 9), (16, 4)):
+            found = images_from(
+                pictures,
+                labels=None,
+                image_size=size,
+                interpolation=method,
+                shuffle=False,
+                data_format=layout,
+                **options,
+            )
+            for path, x in zip(found.file_paths, next(iter(found)), strict=True):
+                whole = theirs.utils.img_to_array(theirs.utils.load_img(path), layout)
+                want = theirs.ops.image.resize(
+                    whole, size, interpolation=method, data_format=layout, **options
+                )
+                assert np.abs(x - np.asarray(want)).max() < 2e-3
+
+
+def test_orders_and_parts_come_from_the_seed(pictures):
+    def names(found):
+        return [[str(label) for label in y] for _, y in found]
+
+    options = {"batch_size": 1, "image_size": (3, 3), "seed": 5}
+    first, again = images_from(pictures, **options), images_from(pictures, **options)
+    passes = [names(first), names(first)]
+    assert passes == [names(again), names(again)]
+    assert passes[0] != passes[1]
+    order = np.random.RandomState(5).permutation(6)
+    assert first.file_paths == [images_from(pictures, shuffle=False).file_paths[i] for i in order]
+    options |= {"validation_split": 0.34}
+    training, validation = images_from(pictures, subset="both", **options)
+    assert training.file_paths == first.file_paths[:4]
+    assert validation.file_paths == first.file_paths[4:]
+    for part, both in (("training", training), ("validation", validation)):
+        assert images_from(pictures, subset=part, **options).file_paths == both.file_paths
+    assert names(validation) == names(validation)
+
+
+def test_a_folder_trains_a_model(pictures, capsys):
+    found = utils.image_dataset_from_directory(pictures, image_size=(4, 4), batch_size=4, seed=1)
+    assert "Found 6 files belonging to 3 classes." in capsys.readouterr().out
+    model = alphorn.Sequential([layers.Flatten(), layers.Dense(3)])
+    loss = alphorn.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(alphorn.optimizers.SGD(1e-5), loss)
+    ready = found.map(lambda x, y: (x / 255, y)).cache().prefetch(-1)
+    history = model.fit(ready, epochs=3, verbose=0, validation_data=ready)
+    assert len(history.history["val_loss"]) == 3
+    assert np.isfinite(history.history["loss"]).all()
+    assert model.predict(found.map(lambda x, y: x), verbose=0).shape == (6, 3)
+
+
+def test_batches_can_be_chosen_and_kept(pictures):
+    found = images_from(pictures, image_size=(3, 3), batch_size=1, shuffle=False)
+    labels = [int(y[0]) for _, y in found]
+    assert [int(y[0]) for _, y in found.take(2)] == labels[:2]
+    assert [int(y[0]) for _, y in found.after(4)] == labels[4:]
+    assert (len(found.take(9)), len(found.after(4)), len(found.after(9))) == (6, 2, 0)
+    mixed = found.shuffle(6, seed=1)
+    assert sorted(int(y[0]) for _, y in mixed) == sorted(labels)
+    assert mixed.class_names == found.class_names
+    kept = found.cache()
+    next(iter(kept))
+    first = list(kept)
+    for path in found.file_paths:
+        with open(path, "wb"):
+            pass
+    assert all(np.array_equal(a[0], b[0]) for a, b in zip(first, kept, strict=True))
+    assert len(list(kept.prefetch(2))) == len(list(kept.as_numpy_iterator())) == 6
+    with pytest.raises(DataError, match="cannot be read"):
+        list(found.prefetch(1))
+
+
+def test_broken_images_in_a_folder(pictures):
+    (pictures / "cat" / "in" / "0 0.png").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"0 0\.png cannot be read as an image"):
+        list(images_from(pictures))
+    with pytest.warns(UserWarning, match=r"1 files are no images and are left out: .*0 0\.png"):
+        found = images_from(pictures, on_error="skip", shuffle=False)
+    assert next(iter(found))[1].tolist() == [0, 0, 1, 1, 1]
+
+
+def test_texts_come_as_strings(tmp_path):
+    for name, text in (("a/x", "schön"), ("a/y", "two words"), ("b/z", "three of them")):
+        path = tmp_path / "texts" / f"{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    found = texts_from(tmp_path / "texts", shuffle=False, max_length=5)
+    x, y = next(iter(found))
+    assert x.tolist() == ["schön", "two w", "three"]
+    assert y.tolist() == [0, 0, 1]
+    tokens = alphorn.preprocessing.text.Tokenizer()
+    tokens.fit_on_texts(x)
+    model = alphorn.Sequential([layers.Embedding(9, 4, mask_zero=True), layers.LSTM(2)])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    ids = found.map(lambda texts, labels: tokens.texts_to_sequences(texts))
+    assert model.predict(ids, verbose=0).shape == (3, 2)
+    (tmp_path / "texts" / "a" / "w.txt").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(DataError, match=r"w\.txt is no text"):
+        list(texts_from(tmp_path / "texts", labels=None))
+
+
+def write_wav(path, values, rate=8000, width=2):
+    """Writes values from -1 to 1, `(samples, channels)`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = np.round(np.asarray(values) * 2.0 ** (8 * width - 1)).astype("int64")
+    whole = np.clip(whole, -(2 ** (8 * width - 1)), 2 ** (8 * width - 1) - 1)
+    if width == 1:
+        raw = (whole + 128).astype("uint8").tobytes()
+    else:
+        raw = whole.astype("<i8").view("u1").reshape(-1, 8)[:, :width].tobytes()
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(np.shape(values)[1])
+        file.setsampwidth(width)
+        file.setframerate(rate)
+        file.writeframes(raw)
+
+
+def tone(samples, channels=1, rate=8000):
+    times = np.arange(samples)[:, None] / rate
+    return 0.5 * np.sin(2 * np.pi * 200 * times * np.arange(1, channels + 1))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_sound_of_all_widths(tmp_path, width, channels):
+    write_wav(tmp_path / "a.wav", tone(100, channels), width=width)
+    found = read_wav(str(tmp_path / "a.wav"))
+    assert found.shape == (100, channels)
+    assert found.dtype == np.float32
+    assert np.abs(found - tone(100, channels)).max() <= 2.0 ** (1 - 8 * width)
+
+
+def test_sounds_of_unequal_lengths(tmp_path):
+    place = tmp_path / "sounds"
+    for name, samples in (("a/1", 50), ("a/2", 80), ("b/3", 20)):
+        write_wav(place / f"{name}.wav", tone(samples))
+    x, y = next(iter(sounds_from(place, shuffle=False)))
+    assert x.shape == (3, 80, 1)
+    assert y.tolist() == [0, 0, 1]
+    assert not x[2, 20:].any()
+    cut = next(iter(sounds_from(place, shuffle=False, output_sequence_length=30)))[0]
+    assert cut.shape == (3, 30, 1)
+    ragged = sounds_from(place, shuffle=False, ragged=True, batch_size=2)
+    assert [[len(s) for s in x] for x, _ in ragged] == [[50, 80], [20]]
+    model = alphorn.Sequential([layers.GlobalAveragePooling1D(), layers.Dense(2)])
+    model.compile("sgd", alphorn.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert np.isfinite(model.fit(ragged, epochs=2, verbose=0).history["loss"]).all()
+    slow = next(iter(sounds_from(place, shuffle=False, sampling_rate=4000)))[0]
+    assert slow.shape == (3, 40, 1)
+    assert np.abs(slow[1, 5:35] - tone(40, rate=4000)[5:35]).max() < 0.02
+
+
+def test_wrong_folders_of_data(pictures, tmp_path):
+    (tmp_path / "none").mkdir()
+    (tmp_path / "sounds").mkdir()
+    (tmp_path / "sounds" / "a.wav").write_bytes(b"no sound")
+    for wrong, message in (
+        (lambda: images_from(tmp_path / "nowhere"), "is no folder"),
+        (lambda: images_from(tmp_path / "none"), "has no files"),
+        (lambda: images_from(pictures, labels="own"), "'inferred'"),
+        (lambda: images_from(pictures, labels=[1]), "1 labels, 6 files"),
+        (lambda: images_from(pictures, labels=[1], class_names=["cat"]), "class_names"),
+        (lambda: images_from(pictures, labels=None, class_names=["cat"]), "class_names"),
+        (lambda: images_from(pictures, class_names=["horse"]), "some of"),
+        (lambda: images_from(pictures, label_mode="sparse"), "'categorical'"),
+        (lambda: images_from(pictures, label_mode="binary"), "exactly 2 classes"),
+        (lambda: images_from(pictures, color_mode="cmyk"), "grayscale"),
+        (lambda: images_from(pictures, interpolation="cubic"), "bicubic"),
+        (lambda: images_from(pictures, image_size=(1, 2, 3)), "height, width"),
+        (lambda: images_from(pictures, format="grain"), "leave format out"),
+        (lambda: texts_from(pictures, format="grain"), "leave format out"),
+        (lambda: images_from(pictures, subset="both"), "belong together"),
+        (lambda: images_from(pictures, validation_split=0.5), "belong together"),
+        (lambda: images_from(pictures, subset="test"), "'both'"),
+        (lambda: images_from(pictures, subset="both", validation_split=3), "a fraction"),
+        (lambda: images_from(pictures, subset="both", validation_split=0.5), "needs a seed"),
+        (
+            lambda: images_from(pictures, crop_to_aspect_ratio=True, pad_to_aspect_ratio=True),
+            "one of them",
+        ),
+        (lambda: images_from(pictures, on_error="pass"), "'raise' or 'skip'"),
+        (lambda: sounds_from(pictures, ragged=True, output_sequence_length=3), "ragged"),
+        (lambda: sounds_from(pictures, sampling_rate=0.5), "above 0"),
+        (lambda: list(sounds_from(tmp_path / "sounds", labels=None)), r"a\.wav cannot be read"),
+    ):
+        with pytest.raises((ArgumentError, DataError), match=message):
+            wrong()
+
+
+class Server(BaseHTTPRequestHandler):
+    """Serves `files`; `short` ends every first answer after so many bytes."""
+
+    files: dict[str, bytes] = {}
+    short: dict[str, int] = {}
+    ranges = True
+    asked: list[str | None] = []
+
+    def do_GET(self):
+        name = self.path.strip("/")
+        wanted = self.headers.get("Range")
+        self.asked.append(wanted)
+        if name not in self.files:
+            self.send_error(404)
+            return
+        body = self.files[name]
+        tag = f'"{hashlib.md5(body).hexdigest()}"'
+        start = 0
+        if wanted and self.ranges and self.headers.get("If-Range") == tag:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+        if start >= len(body) > 0:
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", tag)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        self.wfile.write(body[start : self.short.pop(name, None)])
+
+    def log_message(self, *args):
+        """Says nothing."""
+
+
+@pytest.fixture
+def server():
+    """Returns the address of a server of this machine."""
+    Server.files, Server.short, Server.asked, Server.ranges = {}, {}, [], True
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}/"
+        running.shutdown()
+        thread.join()
+
+
+BODY = bytes(range(256)) * 500
+SHA, MD5 = hashlib.sha256(BODY).hexdigest(), hashlib.md5(BODY).hexdigest()
+
+
+def test_files_are_fetched_once(server, cache):
+    Server.files = {"a.bin": BODY}
+    for options in ({}, {"file_hash": SHA}, {"md5_hash": MD5}, {"hash_algorithm": "md5"}):
+        path = utils.get_file(origin=f"{server}a.bin", **options)
+        assert path == str(cache / "datasets" / "a.bin")
+        with open(path, "rb") as file:
+            assert file.read() == BODY
+    assert len(Server.asked) == 1
+    utils.get_file("a.bin", f"{server}a.bin", force_download=True)
+    assert len(Server.asked) == 2
+    (cache / "datasets" / "a.bin").write_bytes(b"spoilt")
+    utils.get_file("a.bin", f"{server}a.bin", file_hash=SHA)
+    assert len(Server.asked) == 3
+    assert [p.name for p in (cache / "datasets").iterdir()] == ["a.bin"]
+    other = utils.get_file("b", f"{server}a.bin", cache_subdir="s", cache_dir=str(cache / "other"))
+    assert other == str(cache / "other" / "s" / "b")
+
+
+@pytest.mark.parametrize("case", ["goes on", "no ranges", "another version", "nothing left"])
+def test_a_download_that_broke_off_goes_on(server, cache, case):
+    Server.files, Server.short = {"a.bin": BODY}, {"a.bin": 1000}
+    with pytest.raises(DownloadError, match="the connection ended after 1000"):
+        utils.get_file(origin=f"{server}a.bin")
+    assert not (cache / "datasets" / "a.bin").exists()
+    want = BODY
+    if case == "no ranges":
+        Server.ranges = False
+    elif case == "another version":
+        Server.files["a.bin"] = want = BODY[::-1]
+    elif case == "nothing left":
+        (cache / "datasets" / "a.bin.part").write_bytes(BODY)
+    with open(utils.get_file(origin=f"{server}a.bin"), "rb") as file:
+        assert file.read() == want
+    assert Server.asked[1] == ("bytes=128000-" if case == "nothing left" else "bytes=1000-")
+
+
+def test_files_that_are_not_those_expected(server, cache, tmp_path):
+    Server.files = {"a.bin": BODY}
+    with pytest.raises(DownloadError, match="is not the file that was expected"):
+        utils.get_file(origin=f"{server}a.bin", file_hash="0" * 64)
+    assert not list((cache / "datasets").iterdir())
+    with pytest.raises(DownloadError, match=rf"404(.|\n)*put the file at {cache}"):
+        utils.get_file(origin=f"{server}b.bin", file_hash=SHA)
+    (tmp_path / "local ü.bin").write_bytes(BODY)
+    path = utils.get_file(origin=(tmp_path / "local ü.bin").as_uri(), file_hash=SHA, fname="c")
+    assert path.endswith("c")
+    for wrong, message in (
+        (lambda: utils.get_file("a"), "the URL"),
+        (lambda: utils.get_file("a/b", server), "a name without a folder"),
+        (lambda: utils.get_file("..", server), "a name without a folder"),
+        (lambda: utils.get_file(origin=server), "a name without a folder"),
+        (lambda: utils.get_file("c", server, file_hash=SHA, hash_algorithm="crc"), "'md5'"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            wrong()
+
+
+def test_what_keras_has_fetched_is_used(tmp_path):
+    (tmp_path / "keras" / "datasets").mkdir(parents=True)
+    kept = tmp_path / "keras" / "datasets" / "a.bin"
+    kept.write_bytes(BODY)
+    assert utils.get_file(origin="http://127.0.0.1:9/a.bin", file_hash=SHA) == str(kept)
+    with pytest.raises(DownloadError):
+        utils.get_file(origin="http://127.0.0.1:9/a.bin")
+
+
+def tar_of(*members, mode="w:gz"):
+    """Returns an archive of `(name, content or kind, link)`."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as archive:
+        for name, content, *link in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(content, bytes):
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+            else:
+                info.type = content
+                info.linkname = link[0] if link else ""
+                archive.addfile(info)
+    return out.getvalue()
+
+
+def zip_of(*members):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def test_archives_are_unpacked(server, cache):
+    inner = [("in/a.txt", b"one"), ("in/deep/b.txt", b"two")]
+    links = [("in/soft", tarfile.SYMTYPE, "a.txt"), ("in/hard", tarfile.LNKTYPE, "in/a.txt")]
+    Server.files = {
+        "t.tar.gz": tar_of(("in", tarfile.DIRTYPE), *inner, *links),
+        "z.zip": zip_of(("in/", b""), *inner),
+    }
+    folder = cache / "datasets"
+    for name, options, place in (
+        ("t.tar.gz", {"extract": True}, folder / "t.tar.gz"),
+        ("t.tar.gz", {"untar": True, "fname": "some"}, folder / "some"),
+        ("t.tar.gz", {"extract": True, "fname": "t.tar.gz"}, folder / "t_extracted"),
+        ("z.zip", {"extract": True, "archive_format": "zip"}, folder / "z.zip"),
+    ):
+        path = utils.get_file(origin=server + name, **options)
+        assert path == str(place)
+        assert (place / "in" / "a.txt").read_bytes() == b"one"
+        assert (place / "in" / "deep" / "b.txt").read_bytes() == b"two"
+        if name == "t.tar.gz":
+            for link in ("soft", "hard"):
+                assert (place / "in" / link).read_bytes() == b"one"
+                assert not (place / "in" / link).is_symlink()
+    asked = len(Server.asked)
+    utils.get_file(origin=f"{server}z.zip", extract=True)
+    assert len(Server.asked) == asked
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        tar_of(("../out.txt", b"x")),
+        tar_of(("/out.txt", b"x")),
+        tar_of(("a/../../out.txt", b"x")),
+        tar_of(("a", tarfile.SYMTYPE, ".."), ("a/out.txt", b"x")),
+        tar_of(("a", tarfile.SYMTYPE, "/etc/passwd")),
+        tar_of(("a", tarfile.LNKTYPE, "../../secret.txt")),
+        tar_of(("a", tarfile.FIFOTYPE)),
+        tar_of(("a", tarfile.CHRTYPE)),
+        zip_of(("../out.txt", b"x")),
+        zip_of(("..\\out.txt", b"x")),
+        zip_of(("/out.txt", b"x")),
+        zip_of(("C:/out.txt", b"x")),
+        b"no archive at all",
+    ],
+)
+def test_nothing_is_written_outside(server, cache, tmp_path, archive):
+    (tmp_path / "secret.txt").write_text("secret")
+    Server.files = {"bad": archive}
+    with pytest.raises(DataError, match=r"is refused|is no archive"):
+        utils.get_file(origin=f"{server}bad", extract=True)
+    assert not list(tmp_path.rglob("*out.txt"))
+    assert [p.name for p in (cache / "datasets").iterdir()] == ["bad_archive"]
+    with pytest.raises(ArgumentError, match="'zip'"):
+        utils.get_file(origin=f"{server}bad", extract=True, archive_format="rar")
+
+
+@pytest.fixture
+def kept(cache, monkeypatch):
+    """Returns what puts a file into the cache, whose hash then counts as the right one."""
+
+    def put(module, name, content, folder="datasets"):
+        path = cache / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        if module is not None:
+            monkeypatch.setattr(module, "_HASH", hashlib.sha256(content).hexdigest())
+
+    return put
+
+
+def npz(**arrays):
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    return out.getvalue()
+
+
+def ragged(rows):
+    out = np.empty(len(rows), dtype=object)
+    out[:] = rows
+    return out
+
+
+def same_parts(ours, other):
+    for part, other_part in zip(ours, other, strict=True):
+        for a, b in zip(part, other_part, strict=True):
+            assert len(a) == len(b)
+            assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_pictures_of_digits_and_clothes(kept):
+    x, y = waves(5, 28, 28, 1)[..., 0].astype("uint8"), np.arange(5, dtype="uint8")
+    kept(datasets.mnist, "mnist.npz", npz(x_train=x[:3], y_train=y[:3], x_test=x[3:], y_test=y[3:]))
+    same_parts(datasets.mnist.load_data(), ((x[:3], y[:3]), (x[3:], y[3:])))
+    folder = "datasets/fashion-mnist"
+    for part, rows in (("train", slice(3)), ("t10k", slice(3, None))):
+        kept(
+            None,
+            f"{part}-labels-idx1-ubyte.gz",
+            gzip.compress(bytes(8) + y[rows].tobytes()),
+            folder,
+        )
+        kept(
+            None,
+            f"{part}-images-idx3-ubyte.gz",
+            gzip.compress(bytes(16) + x[rows].tobytes()),
+            folder,
+        )
+    same_parts(datasets.fashion_mnist.load_data(), ((x[:3], y[:3]), (x[3:], y[3:])))
+
+
+def test_small_colour_pictures(kept, cache):
+    x = waves(2, 32, 32).astype("uint8")
+    flat = x.transpose(0, 3, 1, 2).reshape(2, -1)
+
+    def members(folder, names, labels):
+        batch = pickle.dumps({b"data": flat} | {label: [3, 7] for label in labels})
+        return tar_of(*((f"{folder}/{name}", batch) for name in names))
+
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    ten = members("cifar-10-batches-py", names, [b"labels"])
+    kept(datasets.cifar10, "cifar-10-batches-py-target_archive", ten)
+    (images, labels), (test, _) = datasets.cifar10.load_data()
+    assert images.shape == (10, 32, 32, 3)
+    assert labels.tolist() == [[3], [7]] * 5
+    assert np.array_equal(test, x)
+    hundred = members("cifar-100-python", ["train", "test"], [b"fine_labels", b"coarse_labels"])
+    kept(datasets.cifar100, "cifar-100-python-target_archive", hundred)
+    for mode in ("fine", "coarse"):
+        assert datasets.cifar100.load_data(mode)[1][1].tolist() == [[3], [7]]
+    with pytest.raises(ArgumentError, match="'coarse'"):
+        datasets.cifar100.load_data("all")
+    assert cifar.folder("cifar-10", "cifar-10-batches-py", datasets.cifar10._HASH).startswith(
+        str(cache)
+    )
+
+
+ROWS = [[5, 1, 9], [2, 30], [4, 4, 4, 8], [7], [11, 3, 2], [6, 1], [40, 2, 1], [3, 3]]
+OPTIONS = [
+    {},
+    {"num_words": 10},
+    {"num_words": 9, "skip_top": 5},
+    {"num_words": 10, "oov_char": None},
+    {"start_char": None},
+    {"start_char": None, "index_from": 0, "seed": 4},
+    {"maxlen": 4},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_texts_as_numbers_are_those_of_keras(kept, monkeypatch, cache, options):
+    labels = np.arange(8)
+    kept(
+        datasets.imdb,
+        "imdb.npz",
+        npz(x_train=ragged(ROWS), y_train=labels, x_test=ragged(ROWS[::-1]), y_test=labels),
+    )
+    kept(datasets.reuters, "reuters.npz", npz(x=ragged(ROWS), y=labels))
+    for name in ("imdb", "reuters"):
+        peer = getattr(theirs.datasets, name)
+        path = str(cache / "datasets" / f"{name}.npz")
+        inner = __import__(f"keras.src.datasets.{name}", fromlist=["get_file"])
+        monkeypatch.setattr(inner, "get_file", lambda *args, path=path, **kwargs: path)
+        same_parts(getattr(datasets, name).load_data(**options), peer.load_data(**options))
+    assert datasets.reuters.get_label_names() == theirs.datasets.reuters.get_label_names()
+
+
+def test_numbers_of_words(monkeypatch, tmp_path):
+    words = {"the": 1, "schön": 2}
+    (tmp_path / "words.json").write_text(json.dumps(words), encoding="utf-8")
+    for module in (datasets.imdb, datasets.reuters):
+        monkeypatch.setattr(module, "fetched", lambda *args: str(tmp_path / "words.json"))
+        assert module.get_word_index() == words
+
+
+def test_houses_are_in_keras_s_order(kept, monkeypatch, cache):
+    x, y = np.arange(700 * 3.0).reshape(700, 3), np.arange(700.0)
+    for name, options in (
+        ("boston_housing", [{}, {"test_split": 0.5, "seed": 3}]),
+        ("california_housing", [{}, {"version": "small"}, {"test_split": 0.0}]),
+    ):
+        module = getattr(datasets, name)
+        kept(module, f"{name}.npz", npz(x=x, y=y))
+        path = str(cache / "datasets" / f"{name}.npz")
+        inner = __import__(f"keras.src.datasets.{name}", fromlist=["get_file"])
+        monkeypatch.setattr(inner, "get_file", lambda *args, path=path, **kwargs: path)
+        for one in options:
+            peer = getattr(theirs.datasets, name).load_data(**one)
+            same_parts(module.load_data(**one), peer)
+    with pytest.raises(ArgumentError, match="below 1"):
+        datasets.boston_housing.load_data(test_split=1)
+    with pytest.raises(ArgumentError, match="'large'"):
+        datasets.california_housing.load_data(version="tiny")
+
+
+class Harm:
+    """Would write a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_a_data_set_runs_no_code(kept, tmp_path):
+    harm = tmp_path / "harm"
+    rows = ragged([[1], Harm(str(harm))])
+    kept(datasets.reuters, "reuters.npz", npz(x=rows, y=np.arange(2)))
+    with pytest.raises(DataError, match="would run code"):
+        datasets.reuters.load_data()
+    assert not harm.exists()
+    kept(datasets.mnist, "mnist.npz", b"no archive")
+    with pytest.raises(DataError, match="is broken"):
+        datasets.mnist.load_data()
+
+
+def test_wrong_arguments_of_texts(kept):
+    kept(
+        datasets.imdb,
+        "imdb.npz",
+        npz(x_train=ragged(ROWS), y_train=np.arange(8), x_test=ragged(ROWS), y_test=np.arange(8)),
+    )
+    with pytest.raises(ArgumentError, match="shortest text"):
+        datasets.imdb.load_data(maxlen=1)
+    with pytest.raises(UnexpectedArgumentError, match="words"):
+        datasets.imdb.load_data(words=3)
+    old = datasets.imdb.load_data(nb_words=10)
+    same_parts(old, datasets.imdb.load_data(num_words=10))
+
+
+def test_without_a_net_the_way_out_is_named(monkeypatch, cache):
+    monkeypatch.setattr(source, "_BASE", "http://127.0.0.1:9/")
+    with pytest.raises(DownloadError) as caught:
+        mnist.load_data()
+    assert f"put the file at {cache / 'datasets' / 'mnist.npz'} yourself" in str(caught.value)
+    assert mnist._HASH in str(caught.value)
