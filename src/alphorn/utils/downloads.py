@@ -66,7 +66,7 @@ def get_file(
     if md5_hash is not None and file_hash is None:
         file_hash, hash_algorithm = md5_hash, "md5"
     name = os.fspath(fname) if fname else PurePosixPath(urllib.parse.urlsplit(origin).path).name
-    if not name or Path(name).name != name:
+    if name in ("", ".", "..") or Path(name).name != name:
         raise ArgumentError(
             "get_file: fname", repr(name), "a name without a folder", "say the folder by cache_dir"
         )
@@ -78,7 +78,9 @@ def get_file(
         unpacked = folder / f"{name.partition('.')[0]}_extracted"
     elif extract:
         target = folder / f"{name}_archive"
-    fresh = force_download or not (target.exists() and _is_right(target, file_hash, hash_algorithm))
+    fresh = force_download or not (
+        target.is_file() and _is_right(target, file_hash, hash_algorithm)
+    )
     if fresh:
         known = _in_keras_cache(cache_subdir, target.name, file_hash, hash_algorithm)
         if known is not None and cache_dir is None and not force_download:
