@@ -48,7 +48,7 @@ def load_img(
 
     >>> import io
     >>> file = io.BytesIO()
-    >>> save_img(file, np.ones((4, 6, 3)), file_format="png")
+    >>> save_img(file, [[[0.0, 0.5, 1.0]] * 6] * 4, file_format="png")
     >>> load_img(file, target_size=(8, 8)).size
     (8, 8)
     """
