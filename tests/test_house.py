@@ -59,8 +59,16 @@ FLOORS: list[list[str]] = [
     [
         """models.graph models.config models.model models.sequential models summary saving.weights
         saving""",
-        "preprocessing.text preprocessing.sequence preprocessing",
-        "utils",
+        """preprocessing.image.packages preprocessing.image.arrays preprocessing.image.affine
+        preprocessing.image.color preprocessing.image.resize preprocessing.image.files
+        preprocessing.image.iterators preprocessing.image.batches preprocessing.image.memory
+        preprocessing.image.folders preprocessing.image.frames preprocessing.image.normalization
+        preprocessing.image.generator preprocessing.image preprocessing.text preprocessing.sequence
+        preprocessing.directories preprocessing.datasets preprocessing
+        utils.downloads utils
+        datasets.source datasets.words datasets.cifar datasets.mnist datasets.fashion_mnist
+        datasets.cifar10 datasets.cifar100 datasets.imdb datasets.reuters datasets.boston_housing
+        datasets.california_housing datasets""",
     ],
     [
         "",  # the package itself: names only
@@ -68,7 +76,7 @@ FLOORS: list[list[str]] = [
 ]
 
 # Imported where they are used, so that the package works without them.
-OPTIONAL = frozenset("matplotlib pandas PIL scipy flatbuffers grain tensorflow torch".split())
+OPTIONAL = frozenset("cv2 matplotlib pandas PIL scipy flatbuffers grain tensorflow torch".split())
 REQUIRED = frozenset("alphorn h5py jax numpy optax rich".split())
 
 # Layers whose call knows what becomes of a mask, or that make no outputs of their own.

@@ -99,6 +99,14 @@ DIFFERENCES = {
     "layers.Wrapper.build": ("input_shape", "a wrapped layer must know its input"),
     "ops.layer_normalization": ("kwargs", "only old names in Keras"),
     "ops.multi_hot": ("kwargs", "only old names in Keras"),
+    "preprocessing.image_dataset_from_directory": (
+        "on_error",
+        "broken files may be left out",
+    ),
+    "preprocessing.image.load_img": (
+        "grayscale",
+        "Keras 2's way to write color_mode='grayscale'",
+    ),
     "random.SeedGenerator": ("kwargs", "only options of other backends in Keras"),
     "saving.load_weights": ("kwargs", "only options of other file formats in Keras"),
     "saving.save_weights": ("kwargs max_shard_size", "one file, never shards"),

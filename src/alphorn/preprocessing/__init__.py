@@ -1,5 +1,15 @@
-"""The classic functions that turn text and lists into arrays."""
+"""The classic functions that turn text, lists, images and folders of files into arrays."""
 
-from alphorn.preprocessing import sequence, text
+from alphorn.preprocessing import image, sequence, text
+from alphorn.preprocessing.datasets import (
+    image_dataset_from_directory,
+    text_dataset_from_directory,
+)
 
-__all__ = ["sequence", "text"]
+__all__ = [
+    "image",
+    "image_dataset_from_directory",
+    "sequence",
+    "text",
+    "text_dataset_from_directory",
+]

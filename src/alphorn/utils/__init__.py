@@ -14,19 +14,34 @@ from alphorn.naming import (
     register_keras_serializable,
     reset_names,
 )
+from alphorn.preprocessing.datasets import (
+    audio_dataset_from_directory,
+    image_dataset_from_directory,
+    text_dataset_from_directory,
+)
+from alphorn.preprocessing.image import array_to_img, img_to_array, load_img, save_img
+from alphorn.utils.downloads import get_file
 
 CustomObjectScope = custom_object_scope
 
 __all__ = [
     "CustomObjectScope",
+    "array_to_img",
+    "audio_dataset_from_directory",
     "clear_session",
     "custom_object_scope",
     "get_custom_objects",
+    "get_file",
     "get_registered_name",
     "get_registered_object",
+    "image_dataset_from_directory",
+    "img_to_array",
+    "load_img",
     "normalize",
     "register_keras_serializable",
+    "save_img",
     "set_random_seed",
+    "text_dataset_from_directory",
     "to_categorical",
 ]
 
