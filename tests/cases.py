@@ -50,12 +50,27 @@ LAYERS = [
     Case("Dropout", lambda L: L.Dropout(0.5)),
     Case("SpatialDropout1D", lambda L: L.SpatialDropout1D(0.5)),
     Case("SpatialDropout2D", lambda L: L.SpatialDropout2D(0.5), inputs="grid"),
+    Case("SpatialDropout3D", lambda L: L.SpatialDropout3D(0.5), inputs="film"),
     Case("GaussianDropout", lambda L: L.GaussianDropout(0.5)),
     Case("GaussianNoise", lambda L: L.GaussianNoise(0.5)),
     Case("AlphaDropout", lambda L: L.AlphaDropout(0.5)),
     Case("ActivityRegularization", lambda L: L.ActivityRegularization(0.1, 0.1)),
     Case("LayerNormalization", lambda L: L.LayerNormalization()),
+    Case(
+        "LayerNormalization",
+        lambda L: L.LayerNormalization(axis=1, center=False, scale=False),
+        label="time",
+    ),
+    Case("RMSNormalization", lambda L: L.RMSNormalization()),
+    Case("GroupNormalization", lambda L: L.GroupNormalization(2)),
+    Case("GroupNormalization", lambda L: L.GroupNormalization(-1), inputs="grid", label="instance"),
     Case("BatchNormalization", lambda L: L.BatchNormalization()),
+    Case("BatchNormalization", lambda L: L.BatchNormalization(axis=2), inputs="grid", label="axis"),
+    Case(
+        "SpectralNormalization",
+        lambda L: L.SpectralNormalization(L.Dense(3, activation="tanh")),
+        oracle=False,
+    ),
     Case("UnitNormalization", lambda L: L.UnitNormalization()),
     Case("Flatten", lambda L: L.Flatten(), exempt={"padding": WIDTH, "alone": WIDTH}),
     Case("Reshape", lambda L: L.Reshape((-1, 2, 2))),
@@ -116,7 +131,7 @@ WINDOWLESS = frozenset(
     Identity Dense Activation ReLU LeakyReLU ELU PReLU Softmax Lambda LayerNormalization
     BatchNormalization UnitNormalization GlobalMaxPooling1D GlobalAveragePooling1D SimpleRNN LSTM
     GRU RNN Bidirectional TimeDistributed MultiHeadAttention Attention AdditiveAttention Concatenate
-    Add Multiply Average Maximum
+    Add Multiply Average Maximum RMSNormalization GroupNormalization SpectralNormalization
     """.split()
 )
 
@@ -124,7 +139,7 @@ WINDOWLESS = frozenset(
 TRAINING = frozenset(
     """
     AlphaDropout BatchNormalization Dropout GaussianDropout GaussianNoise SpatialDropout1D
-    SpatialDropout2D
+    SpatialDropout2D SpatialDropout3D SpectralNormalization
     """.split()
 )
 

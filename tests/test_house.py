@@ -45,7 +45,8 @@ FLOORS: list[list[str]] = [
     ],
     [
         """layers.core layers.dense layers.embedding layers.convolution layers.pooling layers.cells
-        layers.recurrent layers.wrappers layers.attention layers.normalization layers.noise
+        layers.recurrent layers.wrappers layers.spectral_normalization layers.attention
+        layers.normalization layers.noise
         layers.reshaping layers.merging layers.activation layers.lambda_ layers""",
         """losses.pairs losses.functions losses.base losses.classes losses metrics.base
         metrics.accuracies metrics.means metrics.confusion metrics""",

@@ -37,8 +37,15 @@ from alphorn.layers.noise import (
     GaussianNoise,
     SpatialDropout1D,
     SpatialDropout2D,
+    SpatialDropout3D,
 )
-from alphorn.layers.normalization import BatchNormalization, LayerNormalization, UnitNormalization
+from alphorn.layers.normalization import (
+    BatchNormalization,
+    GroupNormalization,
+    LayerNormalization,
+    RMSNormalization,
+    UnitNormalization,
+)
 from alphorn.layers.pooling import (
     AveragePooling1D,
     AveragePooling2D,
@@ -59,6 +66,7 @@ from alphorn.layers.reshaping import (
     UpSampling1D,
     ZeroPadding1D,
 )
+from alphorn.layers.spectral_normalization import SpectralNormalization
 from alphorn.layers.wrappers import Bidirectional, TimeDistributed, Wrapper
 from alphorn.naming import deserialize as _deserialize
 from alphorn.naming import register, serialize_object
@@ -123,6 +131,7 @@ __all__ = [
     "GlobalMaxPool2D",
     "GlobalMaxPooling1D",
     "GlobalMaxPooling2D",
+    "GroupNormalization",
     "Identity",
     "Input",
     "InputLayer",
@@ -142,6 +151,7 @@ __all__ = [
     "Multiply",
     "PReLU",
     "Permute",
+    "RMSNormalization",
     "ReLU",
     "RepeatVector",
     "Reshape",
@@ -150,6 +160,8 @@ __all__ = [
     "Softmax",
     "SpatialDropout1D",
     "SpatialDropout2D",
+    "SpatialDropout3D",
+    "SpectralNormalization",
     "StackedRNNCells",
     "Subtract",
     "TimeDistributed",
