@@ -300,15 +300,15 @@ class RMSNormalization(Layer):
         sizes = {a: input_shape[a] for a in axes}
         self.input_spec = InputSpec(ndim=len(input_shape), axes=sizes)
 
-    def call(self, inputs: Array, mask: Array | None = None) -> Array:
+    def call(self, x: Array, mask: Array | None = None) -> Array:
         """Returns the normalized data."""
-        axes = self._axes(inputs.ndim)
+        axes = self._axes(x.ndim)
         # Filled also where features alone are reduced: squares of junk overflow.
-        x = fill_masked(inputs, mask).astype(sum_dtype(inputs))
-        squares = masked_mean(jnp.square(x), axes, mask, keepdims=True)
-        y = x * lax.rsqrt(squares + jnp.asarray(self.epsilon, x.dtype))
-        shape = [n if a in axes else 1 for a, n in enumerate(inputs.shape)]
-        return (y * self.scale.value.reshape(shape)).astype(inputs.dtype)
+        wide = fill_masked(x, mask).astype(sum_dtype(x))
+        squares = masked_mean(jnp.square(wide), axes, mask, keepdims=True)
+        y = wide * lax.rsqrt(squares + jnp.asarray(self.epsilon, wide.dtype))
+        shape = [n if a in axes else 1 for a, n in enumerate(x.shape)]
+        return (y * self.scale.value.reshape(shape)).astype(x.dtype)
 
 
 class UnitNormalization(Layer):
