@@ -35,6 +35,14 @@ ROWS = "takes statistics over the batch, which a row alone does not have"
 LAYERS = [
     Case("Identity", lambda L: L.Identity()),
     Case("Dense", lambda L: L.Dense(3, activation="tanh")),
+    Case("EinsumDense", lambda L: L.EinsumDense("btf,fe->bte", (None, 3), "tanh", "e")),
+    Case("EinsumDense", lambda L: L.EinsumDense("...f,fe->...e", 3), label="dots"),
+    Case(
+        "EinsumDense",
+        lambda L: L.EinsumDense("btnf,nfe->bte", (None, 3), bias_axes="e"),
+        inputs="grid",
+        label="two",
+    ),
     Case("Activation", lambda L: L.Activation("softmax")),
     Case("Activation", lambda L: L.Activation("relu"), label="relu"),
     Case("ReLU", lambda L: L.ReLU(negative_slope=0.1, max_value=0.8)),
@@ -43,6 +51,7 @@ LAYERS = [
     Case("PReLU", lambda L: L.PReLU(shared_axes=[1])),
     Case("Softmax", lambda L: L.Softmax()),
     Case("Softmax", lambda L: L.Softmax(axis=1), label="time"),
+    Case("Softmax", lambda L: L.Softmax(axis=(1, 2)), label="both"),
     Case("Embedding", lambda L: L.Embedding(20, 4), inputs="ids"),
     Case("Embedding", lambda L: L.Embedding(20, 4, mask_zero=True), inputs="ids", label="zero"),
     Case("Masking", lambda L: L.Masking(0.0)),
@@ -86,7 +95,16 @@ LAYERS = [
     Case("Average", lambda L: L.Average(), inputs="pair"),
     Case("Maximum", lambda L: L.Maximum(), inputs="pair"),
     Case("Minimum", lambda L: L.Minimum(), inputs="pair"),
+    Case("Concatenate", lambda L: L.Concatenate(axis=1), inputs="pair", label="time"),
     Case("Dot", lambda L: L.Dot(axes=1), inputs="pair"),
+    Case("Dot", lambda L: L.Dot(axes=1, normalize=True), inputs="pair", label="normalized"),
+    Case(
+        "Dot",
+        lambda L: L.Dot(axes=2),
+        inputs="pair",
+        exempt={"padding": WIDTH, "alone": WIDTH},
+        label="features",
+    ),
     Case("Conv1D", lambda L: L.Conv1D(3, 3)),
     Case("Conv1D", lambda L: L.Conv1D(3, 3, padding="same", strides=2), front=False, label="same2"),
     Case("Conv1D", lambda L: L.Conv1D(3, 2, padding="causal", dilation_rate=2), label="causal"),
@@ -128,7 +146,7 @@ LAYERS = [
 # Layers that see steps one by one, or in their order: missing steps might as well not be there.
 WINDOWLESS = frozenset(
     """
-    Identity Dense Activation ReLU LeakyReLU ELU PReLU Softmax Lambda LayerNormalization
+    Identity Dense EinsumDense Activation ReLU LeakyReLU ELU PReLU Softmax Lambda LayerNormalization
     BatchNormalization UnitNormalization GlobalMaxPooling1D GlobalAveragePooling1D SimpleRNN LSTM
     GRU RNN Bidirectional TimeDistributed MultiHeadAttention Attention AdditiveAttention Concatenate
     Add Multiply Average Maximum RMSNormalization GroupNormalization SpectralNormalization

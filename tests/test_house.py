@@ -44,7 +44,7 @@ FLOORS: list[list[str]] = [
         "constraints",
     ],
     [
-        """layers.core layers.dense layers.embedding layers.convolution layers.pooling layers.cells
+        """layers.core layers.dense layers.einsum_dense layers.embedding layers.convolution layers.pooling layers.cells
         layers.recurrent layers.wrappers layers.spectral_normalization layers.attention
         layers.normalization layers.noise
         layers.reshaping layers.merging layers.activation layers.lambda_ layers""",

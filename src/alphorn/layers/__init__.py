@@ -9,6 +9,7 @@ from alphorn.layers.cells import GRUCell, LSTMCell, SimpleRNNCell, StackedRNNCel
 from alphorn.layers.convolution import Conv1D, Conv2D
 from alphorn.layers.core import Identity, Input, InputLayer
 from alphorn.layers.dense import Dense
+from alphorn.layers.einsum_dense import EinsumDense
 from alphorn.layers.embedding import Embedding, Masking
 from alphorn.layers.lambda_ import Lambda
 from alphorn.layers.merging import (
@@ -118,6 +119,7 @@ __all__ = [
     "Dense",
     "Dot",
     "Dropout",
+    "EinsumDense",
     "Embedding",
     "Flatten",
     "GRUCell",
