@@ -138,6 +138,17 @@ LAYERS = [
         inputs="two",
         label="window",
     ),
+    Case(
+        "GroupedQueryAttention",
+        lambda L: L.GroupQueryAttention(3, 4, 2),
+        inputs="two",
+    ),
+    Case(
+        "GroupedQueryAttention",
+        lambda L: L.GroupQueryAttention(3, 4, 1, sliding_window=2, use_gate=True, use_bias=False),
+        inputs="two",
+        label="window",
+    ),
     Case("Attention", lambda L: L.Attention(), inputs="pair"),
     Case("Attention", lambda L: L.Attention(True, "concat"), inputs="pair", label="concat"),
     Case("AdditiveAttention", lambda L: L.AdditiveAttention(), inputs="pair"),
@@ -148,7 +159,7 @@ WINDOWLESS = frozenset(
     """
     Identity Dense EinsumDense Activation ReLU LeakyReLU ELU PReLU Softmax Lambda LayerNormalization
     BatchNormalization UnitNormalization GlobalMaxPooling1D GlobalAveragePooling1D SimpleRNN LSTM
-    GRU RNN Bidirectional TimeDistributed MultiHeadAttention Attention AdditiveAttention Concatenate
+    GRU RNN Bidirectional TimeDistributed MultiHeadAttention GroupedQueryAttention Attention AdditiveAttention Concatenate
     Add Multiply Average Maximum RMSNormalization GroupNormalization SpectralNormalization
     """.split()
 )

@@ -105,5 +105,5 @@ def test_what_cannot_be_is_refused() -> None:
         layers.EinsumDense("btf,fe->bte", (None, 3), bias_axes="x")(X)
     with pytest.raises(alphorn.ArgumentError, match="output_shape"):
         layers.EinsumDense("btf,fe->bte", 3)(X)
-    with pytest.raises(alphorn.ArgumentError, match="'e' in one term only|'z' in one term only"):
+    with pytest.raises(alphorn.ArgumentError, match="'z' in one term only"):
         layers.EinsumDense("btf,fe->btz", (None, 3))(X)

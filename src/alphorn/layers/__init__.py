@@ -4,7 +4,7 @@ from typing import Any
 
 from alphorn.core.layer import Layer
 from alphorn.layers.activation import ELU, Activation, LeakyReLU, PReLU, ReLU, Softmax
-from alphorn.layers.attention import AdditiveAttention, Attention, MultiHeadAttention
+from alphorn.layers.attention import AdditiveAttention, Attention
 from alphorn.layers.cells import GRUCell, LSTMCell, SimpleRNNCell, StackedRNNCells
 from alphorn.layers.convolution import Conv1D, Conv2D
 from alphorn.layers.core import Identity, Input, InputLayer
@@ -30,6 +30,7 @@ from alphorn.layers.merging import (
     multiply,
     subtract,
 )
+from alphorn.layers.multi_head import GroupedQueryAttention, MultiHeadAttention
 from alphorn.layers.noise import (
     ActivityRegularization,
     AlphaDropout,
@@ -78,6 +79,7 @@ MaxPool1D, MaxPool2D = MaxPooling1D, MaxPooling2D
 GlobalAvgPool1D, GlobalAvgPool2D = GlobalAveragePooling1D, GlobalAveragePooling2D
 GlobalMaxPool1D, GlobalMaxPool2D = GlobalMaxPooling1D, GlobalMaxPooling2D
 Convolution1D, Convolution2D = Conv1D, Conv2D
+GroupQueryAttention = GroupedQueryAttention
 for _alias in [
     "AvgPool1D",
     "AvgPool2D",
@@ -89,6 +91,7 @@ for _alias in [
     "GlobalMaxPool2D",
     "Convolution1D",
     "Convolution2D",
+    "GroupQueryAttention",
 ]:
     register("layers", globals()[_alias], _alias)
 
@@ -134,6 +137,8 @@ __all__ = [
     "GlobalMaxPooling1D",
     "GlobalMaxPooling2D",
     "GroupNormalization",
+    "GroupQueryAttention",
+    "GroupedQueryAttention",
     "Identity",
     "Input",
     "InputLayer",

@@ -134,7 +134,7 @@ class EinsumDense(Layer):
         if self.bias_axes is not None:
             self.bias = self.add_field_weight("bias", self._bias_shape(letters, sizes))
 
-    def _sizes(self, letters: Equation, shape: tuple) -> dict[str, int | None]:
+    def _sizes(self, letters: Equation, shape: tuple) -> dict[str, Any]:
         """Returns the size of each letter, from the input's shape and `output_shape`."""
         for term, sources in (
             (letters.outputs, letters.inputs + letters.kernel),
@@ -175,7 +175,7 @@ class EinsumDense(Layer):
                 )
         return sizes
 
-    def _bias_shape(self, letters: Equation, sizes: dict[str, int | None]) -> list[Any]:
+    def _bias_shape(self, letters: Equation, sizes: dict[str, Any]) -> list[Any]:
         axes = self.bias_axes or ""
         if not axes or any(c not in letters.outputs for c in axes):
             raise ArgumentError(
