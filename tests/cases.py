@@ -35,6 +35,7 @@ ROWS = "takes statistics over the batch, which a row alone does not have"
 LAYERS = [
     Case("Identity", lambda L: L.Identity()),
     Case("Dense", lambda L: L.Dense(3, activation="tanh")),
+    Case("TimeDistributedDense", lambda L: L.TimeDistributedDense(3), oracle=False),
     Case("EinsumDense", lambda L: L.EinsumDense("btf,fe->bte", (None, 3), "tanh", "e")),
     Case("EinsumDense", lambda L: L.EinsumDense("...f,fe->...e", 3), label="dots"),
     Case(
@@ -49,6 +50,7 @@ LAYERS = [
     Case("LeakyReLU", lambda L: L.LeakyReLU()),
     Case("ELU", lambda L: L.ELU()),
     Case("PReLU", lambda L: L.PReLU(shared_axes=[1])),
+    Case("ThresholdedReLU", lambda L: L.ThresholdedReLU(0.3), oracle=False),
     Case("Softmax", lambda L: L.Softmax()),
     Case("Softmax", lambda L: L.Softmax(axis=1), label="time"),
     Case("Softmax", lambda L: L.Softmax(axis=(1, 2)), label="both"),
@@ -125,6 +127,8 @@ LAYERS = [
     Case("LSTM", lambda L: L.LSTM(3, return_sequences=True, go_backwards=True), label="backwards"),
     Case("GRU", lambda L: L.GRU(3, return_sequences=True)),
     Case("GRU", lambda L: L.GRU(3, reset_after=False), label="before"),
+    Case("CuDNNLSTM", lambda L: L.CuDNNLSTM(3, return_sequences=True), oracle=False),
+    Case("CuDNNGRU", lambda L: L.CuDNNGRU(3), oracle=False),
     Case("RNN", lambda L: L.RNN(L.LSTMCell(3), return_sequences=True)),
     Case("RNN", lambda L: L.RNN([L.GRUCell(3), L.SimpleRNNCell(2)]), label="stacked"),
     Case("Bidirectional", lambda L: L.Bidirectional(L.LSTM(3, return_sequences=True))),
@@ -157,7 +161,7 @@ LAYERS = [
 # Layers that see steps one by one, or in their order: missing steps might as well not be there.
 WINDOWLESS = frozenset(
     """
-    Identity Dense EinsumDense Activation ReLU LeakyReLU ELU PReLU Softmax Lambda LayerNormalization
+    CuDNNGRU CuDNNLSTM ThresholdedReLU TimeDistributedDense Identity Dense EinsumDense Activation ReLU LeakyReLU ELU PReLU Softmax Lambda LayerNormalization
     BatchNormalization UnitNormalization GlobalMaxPooling1D GlobalAveragePooling1D SimpleRNN LSTM
     GRU RNN Bidirectional TimeDistributed MultiHeadAttention GroupedQueryAttention Attention AdditiveAttention Concatenate
     Add Multiply Average Maximum RMSNormalization GroupNormalization SpectralNormalization

@@ -45,7 +45,7 @@ FLOORS: list[list[str]] = [
     ],
     [
         """layers.core layers.dense layers.einsum_dense layers.embedding layers.convolution layers.pooling layers.cells
-        layers.recurrent layers.wrappers layers.spectral_normalization layers.attention layers.multi_head
+        layers.recurrent layers.cudnn layers.wrappers layers.spectral_normalization layers.attention layers.multi_head
         layers.normalization layers.noise
         layers.reshaping layers.merging layers.activation layers.lambda_ layers""",
         """losses.pairs losses.functions losses.base losses.classes losses metrics.base

@@ -3,12 +3,21 @@
 from typing import Any
 
 from alphorn.core.layer import Layer
-from alphorn.layers.activation import ELU, Activation, LeakyReLU, PReLU, ReLU, Softmax
+from alphorn.layers.activation import (
+    ELU,
+    Activation,
+    LeakyReLU,
+    PReLU,
+    ReLU,
+    Softmax,
+    ThresholdedReLU,
+)
 from alphorn.layers.attention import AdditiveAttention, Attention
 from alphorn.layers.cells import GRUCell, LSTMCell, SimpleRNNCell, StackedRNNCells
 from alphorn.layers.convolution import Conv1D, Conv2D
 from alphorn.layers.core import Identity, Input, InputLayer
-from alphorn.layers.dense import Dense
+from alphorn.layers.cudnn import CuDNNGRU, CuDNNLSTM
+from alphorn.layers.dense import Dense, TimeDistributedDense
 from alphorn.layers.einsum_dense import EinsumDense
 from alphorn.layers.embedding import Embedding, Masking
 from alphorn.layers.lambda_ import Lambda
@@ -119,6 +128,8 @@ __all__ = [
     "Convolution1D",
     "Convolution2D",
     "Cropping1D",
+    "CuDNNGRU",
+    "CuDNNLSTM",
     "Dense",
     "Dot",
     "Dropout",
@@ -171,7 +182,9 @@ __all__ = [
     "SpectralNormalization",
     "StackedRNNCells",
     "Subtract",
+    "ThresholdedReLU",
     "TimeDistributed",
+    "TimeDistributedDense",
     "UnitNormalization",
     "UpSampling1D",
     "Wrapper",
