@@ -30,6 +30,7 @@ class Case:
 WIDTH = "its width depends on the length: a row alone has another shape"
 FIRST = "windows count from the row's first step, positions from the batch's"
 MOVED = "time is no longer the first axis: a row alone has another shape"
+ENDED = "ends the mask on purpose: padding counts as steps from there on"
 ROWS = "takes statistics over the batch, which a row alone does not have"
 
 LAYERS = [
@@ -121,6 +122,16 @@ LAYERS = [
     Case("GlobalAveragePooling1D", lambda L: L.GlobalAveragePooling1D(keepdims=True), label="kept"),
     Case("GlobalMaxPooling2D", lambda L: L.GlobalMaxPooling2D(), inputs="grid"),
     Case("GlobalAveragePooling2D", lambda L: L.GlobalAveragePooling2D(), inputs="grid"),
+    Case("GlobalAttentionPooling1D", lambda L: L.GlobalAttentionPooling1D(3), oracle=False),
+    Case("LastStep", lambda L: L.LastStep(), oracle=False),
+    Case("FirstStep", lambda L: L.FirstStep(), oracle=False),
+    Case("RestoreMask", lambda L: L.RestoreMask(), inputs="pair", oracle=False),
+    Case(
+        "RemoveMask",
+        lambda L: L.RemoveMask(),
+        oracle=False,
+        exempt={"padding": ENDED, "alone": ENDED},
+    ),
     Case("SimpleRNN", lambda L: L.SimpleRNN(3)),
     Case("LSTM", lambda L: L.LSTM(3)),
     Case("LSTM", lambda L: L.LSTM(3, return_sequences=True), label="sequences"),
@@ -161,7 +172,7 @@ LAYERS = [
 # Layers that see steps one by one, or in their order: missing steps might as well not be there.
 WINDOWLESS = frozenset(
     """
-    CuDNNGRU CuDNNLSTM ThresholdedReLU TimeDistributedDense Identity Dense EinsumDense Activation ReLU LeakyReLU ELU PReLU Softmax Lambda LayerNormalization
+    GlobalAttentionPooling1D LastStep FirstStep CuDNNGRU CuDNNLSTM ThresholdedReLU TimeDistributedDense Identity Dense EinsumDense Activation ReLU LeakyReLU ELU PReLU Softmax Lambda LayerNormalization
     BatchNormalization UnitNormalization GlobalMaxPooling1D GlobalAveragePooling1D SimpleRNN LSTM
     GRU RNN Bidirectional TimeDistributed MultiHeadAttention GroupedQueryAttention Attention AdditiveAttention Concatenate
     Add Multiply Average Maximum RMSNormalization GroupNormalization SpectralNormalization

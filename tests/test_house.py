@@ -46,7 +46,7 @@ FLOORS: list[list[str]] = [
     [
         """layers.core layers.dense layers.einsum_dense layers.embedding layers.convolution layers.pooling layers.cells
         layers.recurrent layers.cudnn layers.wrappers layers.spectral_normalization layers.attention layers.multi_head
-        layers.normalization layers.noise
+        layers.normalization layers.noise layers.mask_tools
         layers.reshaping layers.merging layers.activation layers.lambda_ layers""",
         """losses.pairs losses.functions losses.base losses.classes losses metrics.base
         metrics.accuracies metrics.means metrics.confusion metrics""",

@@ -22,7 +22,7 @@ from alphorn import (
 from alphorn.config import DTypePolicy
 from alphorn.core.input_spec import InputSpec
 from alphorn.core.layer import Layer
-from alphorn.core.masked import Masked, unmask
+from alphorn.core.masked import Masked
 from alphorn.core.random import SeedGenerator
 from alphorn.core.symbol import Symbol as KerasTensor
 from alphorn.core.transforms import functional, jit, lifted, lifted_scan, value_and_grad
@@ -40,6 +40,7 @@ from alphorn.layers.core import Input, InputLayer
 from alphorn.losses import Loss
 from alphorn.metrics import Metric
 from alphorn.models import Functional, Model, Sequential
+from alphorn.ops.steps import lengths, unmask, with_mask
 from alphorn.optimizers import Optimizer
 from alphorn.regularizers import Regularizer
 
@@ -77,6 +78,7 @@ __all__ = [
     "initializers",
     "jit",
     "layers",
+    "lengths",
     "lifted",
     "lifted_scan",
     "losses",
@@ -92,4 +94,5 @@ __all__ = [
     "unmask",
     "utils",
     "value_and_grad",
+    "with_mask",
 ]

@@ -181,14 +181,32 @@ class Door(Tracked):
             return type(inputs)(self._attach(x, m) for x, m in zip(inputs, mask, strict=True))
         if isinstance(inputs, dict) and isinstance(mask, dict):
             return {k: self._attach(x, mask.get(k)) for k, x in inputs.items()}
-        if mask is None or isinstance(inputs, Symbol) or isinstance(mask, Symbol):
+        where = f"{type(self).__name__} '{self.name}'"
+        if mask is not None and _holds_several(inputs):
+            raise MaskError(
+                f"{where}: mask= for several inputs",
+                received="one mask",
+                expected="a mask for each input, or None, in the structure of the inputs",
+                fix=f"{type(self).__name__}(...)(inputs, mask=[mask, None])",
+            )
+        if mask is None or isinstance(mask, Symbol):
+            return inputs  # a Symbol's mask is there when the layer is entered
+        if isinstance(inputs, Symbol):
+            shape = tuple(np.shape(unmask(mask)))
+            if None in inputs.shape[: len(shape)]:
+                raise MaskError(
+                    f"{where}: mask= for a symbolic input",
+                    received=f"an array of shape {shape} for an input of shape {inputs.shape}",
+                    expected="a symbolic mask, since the sizes of the input are not known",
+                    fix="mask = Input((None,), dtype='bool'), and Model([x, mask], ...)",
+                )
             return inputs
         mask = jnp.asarray(unmask(mask))
         if mask.dtype != jnp.bool_:
             mask = mask.astype(bool)
-        data = jnp.asarray(unmask(inputs))
-        check_mask(f"{type(self).__name__} '{self.name}'", data.shape, mask)
-        return Masked(data, mask)
+        data, given = jnp.asarray(unmask(inputs)), mask_of(inputs)
+        check_mask(where, data.shape, mask)
+        return Masked(data, mask) if given is None else Masked(Masked(data, given), mask)
 
     def _enter(self, *args: Any, **kwargs: Any) -> Any:
         self._check_initialized()
@@ -449,6 +467,11 @@ def as_shape(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: as_shape(v) for k, v in value.items()}
     return tuple(value) if _is_shape(value) else value and [as_shape(v) for v in value]
+
+
+def _holds_several(value: Any) -> bool:
+    parts = value.values() if isinstance(value, dict) else value
+    return isinstance(value, list | tuple | dict) and any(hasattr(x, "shape") for x in parts)
 
 
 def _holds_arrays(value: Any) -> bool:

@@ -21,6 +21,13 @@ from alphorn.layers.dense import Dense, TimeDistributedDense
 from alphorn.layers.einsum_dense import EinsumDense
 from alphorn.layers.embedding import Embedding, Masking
 from alphorn.layers.lambda_ import Lambda
+from alphorn.layers.mask_tools import (
+    FirstStep,
+    GlobalAttentionPooling1D,
+    LastStep,
+    RemoveMask,
+    RestoreMask,
+)
 from alphorn.layers.merging import (
     Add,
     Average,
@@ -135,10 +142,12 @@ __all__ = [
     "Dropout",
     "EinsumDense",
     "Embedding",
+    "FirstStep",
     "Flatten",
     "GRUCell",
     "GaussianDropout",
     "GaussianNoise",
+    "GlobalAttentionPooling1D",
     "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
     "GlobalAvgPool1D",
@@ -155,6 +164,7 @@ __all__ = [
     "InputLayer",
     "LSTMCell",
     "Lambda",
+    "LastStep",
     "Layer",
     "LayerNormalization",
     "LeakyReLU",
@@ -171,8 +181,10 @@ __all__ = [
     "Permute",
     "RMSNormalization",
     "ReLU",
+    "RemoveMask",
     "RepeatVector",
     "Reshape",
+    "RestoreMask",
     "SimpleRNN",
     "SimpleRNNCell",
     "Softmax",
