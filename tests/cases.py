@@ -154,12 +154,12 @@ LAYERS = [
         label="window",
     ),
     Case(
-        "GroupedQueryAttention",
+        "GroupQueryAttention",
         lambda L: L.GroupQueryAttention(3, 4, 2),
         inputs="two",
     ),
     Case(
-        "GroupedQueryAttention",
+        "GroupQueryAttention",
         lambda L: L.GroupQueryAttention(3, 4, 1, sliding_window=2, use_gate=True, use_bias=False),
         inputs="two",
         label="window",
@@ -174,7 +174,7 @@ WINDOWLESS = frozenset(
     """
     GlobalAttentionPooling1D LastStep FirstStep CuDNNGRU CuDNNLSTM ThresholdedReLU TimeDistributedDense Identity Dense EinsumDense Activation ReLU LeakyReLU ELU PReLU Softmax Lambda LayerNormalization
     BatchNormalization UnitNormalization GlobalMaxPooling1D GlobalAveragePooling1D SimpleRNN LSTM
-    GRU RNN Bidirectional TimeDistributed MultiHeadAttention GroupedQueryAttention Attention AdditiveAttention Concatenate
+    GRU RNN Bidirectional TimeDistributed MultiHeadAttention GroupQueryAttention Attention AdditiveAttention Concatenate
     Add Multiply Average Maximum RMSNormalization GroupNormalization SpectralNormalization
     """.split()
 )

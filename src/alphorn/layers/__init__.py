@@ -46,7 +46,7 @@ from alphorn.layers.merging import (
     multiply,
     subtract,
 )
-from alphorn.layers.multi_head import GroupedQueryAttention, MultiHeadAttention
+from alphorn.layers.multi_head import GroupQueryAttention, MultiHeadAttention
 from alphorn.layers.noise import (
     ActivityRegularization,
     AlphaDropout,
@@ -95,7 +95,7 @@ MaxPool1D, MaxPool2D = MaxPooling1D, MaxPooling2D
 GlobalAvgPool1D, GlobalAvgPool2D = GlobalAveragePooling1D, GlobalAveragePooling2D
 GlobalMaxPool1D, GlobalMaxPool2D = GlobalMaxPooling1D, GlobalMaxPooling2D
 Convolution1D, Convolution2D = Conv1D, Conv2D
-GroupQueryAttention = GroupedQueryAttention
+GroupedQueryAttention = GroupQueryAttention
 for _alias in [
     "AvgPool1D",
     "AvgPool2D",
@@ -107,7 +107,7 @@ for _alias in [
     "GlobalMaxPool2D",
     "Convolution1D",
     "Convolution2D",
-    "GroupQueryAttention",
+    "GroupedQueryAttention",
 ]:
     register("layers", globals()[_alias], _alias)
 

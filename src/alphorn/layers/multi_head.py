@@ -18,9 +18,10 @@ from alphorn.initializers import AsInitializer
 from alphorn.kernels.attention import dot_product_attention
 from alphorn.layers.attention import weights_kept
 from alphorn.layers.einsum_dense import with_fans
+from alphorn.naming import auto_name
 from alphorn.regularizers import AsRegularizer
 
-__all__ = ["GroupedQueryAttention", "MultiHeadAttention"]
+__all__ = ["GroupQueryAttention", "MultiHeadAttention"]
 
 
 class _Projection(Layer):
@@ -230,7 +231,7 @@ class MultiHeadAttention(_HeadedAttention):
         return pair, pair, (self.num_heads, self.value_dim), self.output_shape
 
 
-class GroupedQueryAttention(_HeadedAttention):
+class GroupQueryAttention(_HeadedAttention):
     """Attention whose heads share keys and values in groups (Ainslie et al., 2023).
 
     Args:
@@ -249,7 +250,7 @@ class GroupedQueryAttention(_HeadedAttention):
     not; returns `(batch, query time, features)` with the query's mask.
 
     >>> x = jnp.ones((1, 3, 6))
-    >>> GroupedQueryAttention(4, num_query_heads=4, num_key_value_heads=2)(x, x).shape
+    >>> GroupQueryAttention(4, num_query_heads=4, num_key_value_heads=2)(x, x).shape
     (1, 3, 6)
     """
 
@@ -275,12 +276,16 @@ class GroupedQueryAttention(_HeadedAttention):
         f"{n}_dense": f"_{n}_dense" for n in ("query", "key", "gate", "value", "output")
     }
 
+    def setup(self, *, name: str | None = None, **options: Any) -> None:
+        """Takes the arguments that every layer has; by default it is named as in Keras."""
+        super().setup(name=name or auto_name("grouped_query_attention"), **options)
+
     def after_init(self) -> None:
         """Checks the arguments."""
         super().after_init()
         if self.num_query_heads % self.num_key_value_heads:
             raise ArgumentError(
-                "GroupedQueryAttention: num_query_heads",
+                "GroupQueryAttention: num_query_heads",
                 received=f"{self.num_query_heads} for {self.num_key_value_heads} of keys and values",
                 expected="a multiple of num_key_value_heads",
             )
