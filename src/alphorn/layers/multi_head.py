@@ -18,7 +18,6 @@ from alphorn.initializers import AsInitializer
 from alphorn.kernels.attention import dot_product_attention
 from alphorn.layers.attention import weights_kept
 from alphorn.layers.einsum_dense import with_fans
-from alphorn.naming import auto_name
 from alphorn.regularizers import AsRegularizer
 
 __all__ = ["GroupQueryAttention", "MultiHeadAttention"]
@@ -275,10 +274,6 @@ class GroupQueryAttention(_HeadedAttention):
     file_names: ClassVar[dict[str, str]] = {
         f"{n}_dense": f"_{n}_dense" for n in ("query", "key", "gate", "value", "output")
     }
-
-    def setup(self, *, name: str | None = None, **options: Any) -> None:
-        """Takes the arguments that every layer has; by default it is named as in Keras."""
-        super().setup(name=name or auto_name("grouped_query_attention"), **options)
 
     def after_init(self) -> None:
         """Checks the arguments."""
