@@ -144,7 +144,31 @@ LAYERS = [
     Case("RNN", lambda L: L.RNN([L.GRUCell(3), L.SimpleRNNCell(2)]), label="stacked"),
     Case("Bidirectional", lambda L: L.Bidirectional(L.LSTM(3, return_sequences=True))),
     Case("Bidirectional", lambda L: L.Bidirectional(L.GRU(3), merge_mode="sum"), label="sum"),
+    Case(
+        "Bidirectional",
+        lambda L: L.Bidirectional(L.GRU(3, return_sequences=True, return_state=True), None),
+        label="apart",
+    ),
+    Case("Bidirectional", lambda L: L.Bidirectional(L.SimpleRNN(3), "mul"), label="mul"),
+    Case(
+        "Bidirectional",
+        lambda L: L.Bidirectional(
+            L.LSTM(3, return_sequences=True),
+            "ave",
+            backward_layer=L.GRU(3, return_sequences=True, go_backwards=True),
+        ),
+        label="unlike",
+    ),
+    Case(
+        "LSTM",
+        lambda L: L.LSTM(3, return_sequences=True, return_state=True, go_backwards=True),
+        label="states",
+    ),
+    Case("LSTM", lambda L: L.LSTM(3, unroll=True), label="unrolled"),
     Case("TimeDistributed", lambda L: L.TimeDistributed(L.Dense(3))),
+    Case(
+        "TimeDistributed", lambda L: L.TimeDistributed(L.BatchNormalization()), label="statistics"
+    ),
     Case("TimeDistributed", lambda L: L.TimeDistributed(L.LSTM(3)), inputs="nested", label="lstm"),
     Case("MultiHeadAttention", lambda L: L.MultiHeadAttention(2, 3), inputs="two"),
     Case(
