@@ -30,19 +30,31 @@ class Case:
 WIDTH = "its width depends on the length: a row alone has another shape"
 FIRST = "windows count from the row's first step, positions from the batch's"
 MOVED = "time is no longer the first axis: a row alone has another shape"
+ENDED = "ends the mask on purpose: padding counts as steps from there on"
 ROWS = "takes statistics over the batch, which a row alone does not have"
 
 LAYERS = [
     Case("Identity", lambda L: L.Identity()),
     Case("Dense", lambda L: L.Dense(3, activation="tanh")),
+    Case("TimeDistributedDense", lambda L: L.TimeDistributedDense(3), oracle=False),
+    Case("EinsumDense", lambda L: L.EinsumDense("btf,fe->bte", (None, 3), "tanh", "e")),
+    Case("EinsumDense", lambda L: L.EinsumDense("...f,fe->...e", 3), label="dots"),
+    Case(
+        "EinsumDense",
+        lambda L: L.EinsumDense("btnf,nfe->bte", (None, 3), bias_axes="e"),
+        inputs="grid",
+        label="two",
+    ),
     Case("Activation", lambda L: L.Activation("softmax")),
     Case("Activation", lambda L: L.Activation("relu"), label="relu"),
     Case("ReLU", lambda L: L.ReLU(negative_slope=0.1, max_value=0.8)),
     Case("LeakyReLU", lambda L: L.LeakyReLU()),
     Case("ELU", lambda L: L.ELU()),
     Case("PReLU", lambda L: L.PReLU(shared_axes=[1])),
+    Case("ThresholdedReLU", lambda L: L.ThresholdedReLU(0.3), oracle=False),
     Case("Softmax", lambda L: L.Softmax()),
     Case("Softmax", lambda L: L.Softmax(axis=1), label="time"),
+    Case("Softmax", lambda L: L.Softmax(axis=(1, 2)), label="both"),
     Case("Embedding", lambda L: L.Embedding(20, 4), inputs="ids"),
     Case("Embedding", lambda L: L.Embedding(20, 4, mask_zero=True), inputs="ids", label="zero"),
     Case("Masking", lambda L: L.Masking(0.0)),
@@ -50,12 +62,27 @@ LAYERS = [
     Case("Dropout", lambda L: L.Dropout(0.5)),
     Case("SpatialDropout1D", lambda L: L.SpatialDropout1D(0.5)),
     Case("SpatialDropout2D", lambda L: L.SpatialDropout2D(0.5), inputs="grid"),
+    Case("SpatialDropout3D", lambda L: L.SpatialDropout3D(0.5), inputs="film"),
     Case("GaussianDropout", lambda L: L.GaussianDropout(0.5)),
     Case("GaussianNoise", lambda L: L.GaussianNoise(0.5)),
     Case("AlphaDropout", lambda L: L.AlphaDropout(0.5)),
     Case("ActivityRegularization", lambda L: L.ActivityRegularization(0.1, 0.1)),
     Case("LayerNormalization", lambda L: L.LayerNormalization()),
+    Case(
+        "LayerNormalization",
+        lambda L: L.LayerNormalization(axis=1, center=False, scale=False),
+        label="time",
+    ),
+    Case("RMSNormalization", lambda L: L.RMSNormalization()),
+    Case("GroupNormalization", lambda L: L.GroupNormalization(2)),
+    Case("GroupNormalization", lambda L: L.GroupNormalization(-1), inputs="grid", label="instance"),
     Case("BatchNormalization", lambda L: L.BatchNormalization()),
+    Case("BatchNormalization", lambda L: L.BatchNormalization(axis=2), inputs="grid", label="axis"),
+    Case(
+        "SpectralNormalization",
+        lambda L: L.SpectralNormalization(L.Dense(3, activation="tanh")),
+        oracle=False,
+    ),
     Case("UnitNormalization", lambda L: L.UnitNormalization()),
     Case("Flatten", lambda L: L.Flatten(), exempt={"padding": WIDTH, "alone": WIDTH}),
     Case("Reshape", lambda L: L.Reshape((-1, 2, 2))),
@@ -71,7 +98,16 @@ LAYERS = [
     Case("Average", lambda L: L.Average(), inputs="pair"),
     Case("Maximum", lambda L: L.Maximum(), inputs="pair"),
     Case("Minimum", lambda L: L.Minimum(), inputs="pair"),
+    Case("Concatenate", lambda L: L.Concatenate(axis=1), inputs="pair", label="time"),
     Case("Dot", lambda L: L.Dot(axes=1), inputs="pair"),
+    Case("Dot", lambda L: L.Dot(axes=1, normalize=True), inputs="pair", label="normalized"),
+    Case(
+        "Dot",
+        lambda L: L.Dot(axes=2),
+        inputs="pair",
+        exempt={"padding": WIDTH, "alone": WIDTH},
+        label="features",
+    ),
     Case("Conv1D", lambda L: L.Conv1D(3, 3)),
     Case("Conv1D", lambda L: L.Conv1D(3, 3, padding="same", strides=2), front=False, label="same2"),
     Case("Conv1D", lambda L: L.Conv1D(3, 2, padding="causal", dilation_rate=2), label="causal"),
@@ -86,22 +122,69 @@ LAYERS = [
     Case("GlobalAveragePooling1D", lambda L: L.GlobalAveragePooling1D(keepdims=True), label="kept"),
     Case("GlobalMaxPooling2D", lambda L: L.GlobalMaxPooling2D(), inputs="grid"),
     Case("GlobalAveragePooling2D", lambda L: L.GlobalAveragePooling2D(), inputs="grid"),
+    Case("GlobalAttentionPooling1D", lambda L: L.GlobalAttentionPooling1D(3), oracle=False),
+    Case("LastStep", lambda L: L.LastStep(), oracle=False),
+    Case("FirstStep", lambda L: L.FirstStep(), oracle=False),
+    Case("RestoreMask", lambda L: L.RestoreMask(), inputs="pair", oracle=False),
+    Case(
+        "RemoveMask",
+        lambda L: L.RemoveMask(),
+        oracle=False,
+        exempt={"padding": ENDED, "alone": ENDED},
+    ),
     Case("SimpleRNN", lambda L: L.SimpleRNN(3)),
     Case("LSTM", lambda L: L.LSTM(3)),
     Case("LSTM", lambda L: L.LSTM(3, return_sequences=True), label="sequences"),
     Case("LSTM", lambda L: L.LSTM(3, return_sequences=True, go_backwards=True), label="backwards"),
     Case("GRU", lambda L: L.GRU(3, return_sequences=True)),
     Case("GRU", lambda L: L.GRU(3, reset_after=False), label="before"),
+    Case("CuDNNLSTM", lambda L: L.CuDNNLSTM(3, return_sequences=True), oracle=False),
+    Case("CuDNNGRU", lambda L: L.CuDNNGRU(3), oracle=False),
     Case("RNN", lambda L: L.RNN(L.LSTMCell(3), return_sequences=True)),
     Case("RNN", lambda L: L.RNN([L.GRUCell(3), L.SimpleRNNCell(2)]), label="stacked"),
     Case("Bidirectional", lambda L: L.Bidirectional(L.LSTM(3, return_sequences=True))),
     Case("Bidirectional", lambda L: L.Bidirectional(L.GRU(3), merge_mode="sum"), label="sum"),
+    Case(
+        "Bidirectional",
+        lambda L: L.Bidirectional(L.GRU(3, return_sequences=True, return_state=True), None),
+        label="apart",
+    ),
+    Case("Bidirectional", lambda L: L.Bidirectional(L.SimpleRNN(3), "mul"), label="mul"),
+    Case(
+        "Bidirectional",
+        lambda L: L.Bidirectional(
+            L.LSTM(3, return_sequences=True),
+            "ave",
+            backward_layer=L.GRU(3, return_sequences=True, go_backwards=True),
+        ),
+        label="unlike",
+    ),
+    Case(
+        "LSTM",
+        lambda L: L.LSTM(3, return_sequences=True, return_state=True, go_backwards=True),
+        label="states",
+    ),
+    Case("LSTM", lambda L: L.LSTM(3, unroll=True), label="unrolled"),
     Case("TimeDistributed", lambda L: L.TimeDistributed(L.Dense(3))),
+    Case(
+        "TimeDistributed", lambda L: L.TimeDistributed(L.BatchNormalization()), label="statistics"
+    ),
     Case("TimeDistributed", lambda L: L.TimeDistributed(L.LSTM(3)), inputs="nested", label="lstm"),
     Case("MultiHeadAttention", lambda L: L.MultiHeadAttention(2, 3), inputs="two"),
     Case(
         "MultiHeadAttention",
         lambda L: L.MultiHeadAttention(2, 3, sliding_window=2, use_gate=True),
+        inputs="two",
+        label="window",
+    ),
+    Case(
+        "GroupQueryAttention",
+        lambda L: L.GroupQueryAttention(3, 4, 2),
+        inputs="two",
+    ),
+    Case(
+        "GroupQueryAttention",
+        lambda L: L.GroupQueryAttention(3, 4, 1, sliding_window=2, use_gate=True, use_bias=False),
         inputs="two",
         label="window",
     ),
@@ -113,10 +196,10 @@ LAYERS = [
 # Layers that see steps one by one, or in their order: missing steps might as well not be there.
 WINDOWLESS = frozenset(
     """
-    Identity Dense Activation ReLU LeakyReLU ELU PReLU Softmax Lambda LayerNormalization
+    GlobalAttentionPooling1D LastStep FirstStep CuDNNGRU CuDNNLSTM ThresholdedReLU TimeDistributedDense Identity Dense EinsumDense Activation ReLU LeakyReLU ELU PReLU Softmax Lambda LayerNormalization
     BatchNormalization UnitNormalization GlobalMaxPooling1D GlobalAveragePooling1D SimpleRNN LSTM
-    GRU RNN Bidirectional TimeDistributed MultiHeadAttention Attention AdditiveAttention Concatenate
-    Add Multiply Average Maximum
+    GRU RNN Bidirectional TimeDistributed MultiHeadAttention GroupQueryAttention Attention AdditiveAttention Concatenate
+    Add Multiply Average Maximum RMSNormalization GroupNormalization SpectralNormalization
     """.split()
 )
 
@@ -124,7 +207,7 @@ WINDOWLESS = frozenset(
 TRAINING = frozenset(
     """
     AlphaDropout BatchNormalization Dropout GaussianDropout GaussianNoise SpatialDropout1D
-    SpatialDropout2D
+    SpatialDropout2D SpatialDropout3D SpectralNormalization
     """.split()
 )
 

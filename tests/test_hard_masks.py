@@ -201,7 +201,49 @@ def test_products_over_time_count_valid_steps():
     units = L.Dot(axes=1, normalize=True)([masked(X, HOLES), masked(X, HOLES)])
     assert np.isfinite(data(units)).all()
     rows = L.Dot(axes=2)([masked(X, HOLES), masked(Z, OTHERS)])
-    assert np.array_equal(rows.mask, HOLES)
+    assert np.array_equal(rows.mask, HOLES[:, :, None] & OTHERS[:, None])
+    like = L.Dot(axes=2)([X, masked(np.pad(Z, ((0, 0), (0, 2), (0, 0))), HOLES)])
+    assert np.array_equal(like.mask, np.broadcast_to(HOLES[:, None], (4, 7, 7)))
+
+
+@pytest.mark.parametrize("one_masked", [True, False])
+def test_attention_by_hand_looks_at_valid_steps(one_masked):
+    query = Z if one_masked else masked(Z, OTHERS)
+    weights = L.Softmax()(L.Dot(axes=2)([query, masked(X, HOLES)]))
+    seen = L.Dot(axes=(2, 1))([weights, masked(X, HOLES)])
+    assert seen.mask.shape == (4, 5)
+    for i in range(3):
+        score = Z[i] @ X[i][HOLES[i]].T
+        share = np.exp(score) / np.exp(score).sum(-1, keepdims=True)
+        wanted = share @ X[i][HOLES[i]]
+        valid = np.ones(5, bool) if one_masked else OTHERS[i]
+        close(data(seen)[i][valid], wanted[valid])
+
+
+MERGES = {
+    "Add": lambda x, y: x + y,
+    "Subtract": lambda x, y: x - y,
+    "Multiply": lambda x, y: x * y,
+    "Average": lambda x, y: (x + y) / 2,
+    "Maximum": np.maximum,
+    "Minimum": np.minimum,
+    "Concatenate": lambda x, y: np.concatenate([x, y], -1),
+}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("name", MERGES)
+def test_an_unmasked_branch_makes_no_claim(name, turned):
+    plain = RANDOM.normal(size=X.shape).astype("float32")
+    pair, arrays = [masked(X, HOLES), plain], [X, plain]
+    if turned:
+        pair, arrays = pair[::-1], arrays[::-1]
+    out = getattr(L, name)()(pair)
+    assert np.array_equal(out.mask, HOLES)
+    close(data(out)[HOLES], MERGES[name](*arrays)[HOLES])
+    shape = L.Input((None, 3))
+    mask = L.Input((None,), dtype="bool")
+    assert getattr(L, name)()([shape, shape], mask=[mask, None]).masked == 2
 
 
 # --- recurrence

@@ -28,7 +28,7 @@ FLOORS: list[list[str]] = [
     ],
     [
         """core core.scope core.signature core.rules core.refusal core.assignment core.variable
-        core.transforms core.random core.masked core.symbol core.tracking core.input_spec core.door core.layer""",
+        core.transforms core.random core.masked core.symbol core.given_masks core.tracking core.input_spec core.door core.layer""",
     ],
     [
         """kernels kernels.geometry kernels.recurrence kernels.moments kernels.embedding
@@ -44,8 +44,9 @@ FLOORS: list[list[str]] = [
         "constraints",
     ],
     [
-        """layers.core layers.dense layers.embedding layers.convolution layers.pooling layers.cells
-        layers.recurrent layers.wrappers layers.attention layers.normalization layers.noise
+        """layers.core layers.dense layers.einsum_dense layers.embedding layers.convolution layers.pooling layers.cells
+        layers.recurrent layers.cudnn layers.wrappers layers.spectral_normalization layers.attention layers.multi_head
+        layers.normalization layers.noise layers.mask_tools
         layers.reshaping layers.merging layers.activation layers.lambda_ layers""",
         """losses.pairs losses.functions losses.base losses.classes losses metrics.base
         metrics.accuracies metrics.means metrics.confusion metrics""",

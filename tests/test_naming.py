@@ -32,7 +32,8 @@ def test_automatic_names_count_each_class(K):
 def test_class_names_are_spelled_as_keras_spells_them():
     for name in CLASSES:
         if hasattr(peer.layers, name):
-            assert naming.snake_case(name) == peer.src.utils.naming.to_snake_case(name)
+            theirs = peer.src.utils.naming.to_snake_case(getattr(peer.layers, name).__name__)
+            assert naming.snake_case(getattr(keras.layers, name).__name__) == theirs
 
 
 def test_every_layer_is_found_by_its_name():

@@ -59,7 +59,7 @@ def test_arguments_of_any_form_come_back_from_the_config():
 
 
 # Each library's own description of a layer is the other's.
-TRAVELLERS = [c for c in LAYERS if c.name not in ("Lambda",)]
+TRAVELLERS = [c for c in LAYERS if c.name != "Lambda" and hasattr(peer.layers, c.name)]
 
 
 @pytest.mark.parametrize("case", TRAVELLERS, ids=str)

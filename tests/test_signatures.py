@@ -90,6 +90,10 @@ DIFFERENCES = {
         "batch renormalization is not written",
     ),
     "layers.Dense": ("lora_alpha lora_rank quantization_config", LOW_RANK),
+    "layers.EinsumDense": (
+        "gptq_unpacked_column_size lora_alpha lora_rank quantization_config",
+        LOW_RANK,
+    ),
     "layers.Embedding": ("lora_alpha lora_rank quantization_config", LOW_RANK),
     "layers.SimpleRNNCell.call": (
         "inputs sequence",

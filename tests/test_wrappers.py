@@ -14,11 +14,13 @@ from alphorn.core.layer import Layer
 from alphorn.core.masked import Masked, mask_of, unmask
 from alphorn.core.transforms import functional
 from alphorn.errors import ArgumentError
+from alphorn.layers.convolution import Conv1D
 from alphorn.layers.core import Input
 from alphorn.layers.dense import Dense
 from alphorn.layers.embedding import Embedding
 from alphorn.layers.recurrent import GRU, LSTM
 from alphorn.layers.wrappers import Bidirectional, TimeDistributed
+from alphorn.models import Sequential
 
 B, T, F, U = 3, 6, 4, 5
 X = np.random.default_rng(0).normal(size=(B, T, F)).astype("float32")
@@ -176,3 +178,26 @@ def test_time_distributed_tells_the_inner_layer_which_rows_exist():
     np.testing.assert_array_equal(seen[-1], MASK.reshape(-1))
     rows = TimeDistributed(Watching())(X, mask=MASK.any(1) & [True, False, True])
     np.testing.assert_array_equal(rows.mask, [[True] * T, [False] * T, [True] * T])
+
+
+WORDS = np.array([[[1, 1, 0], [1, 0, 0]], [[1, 1, 1], [0, 0, 0]]], bool)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: TimeDistributed(Conv1D(2, 2, padding="same")),
+        lambda: TimeDistributed(TimeDistributed(Dense(2, activation="tanh"))),
+        lambda: TimeDistributed(LSTM(U, return_sequences=True)),
+        lambda: TimeDistributed(Sequential([Dense(3), GRU(U, return_sequences=True)])),
+    ],
+    ids=["Conv1D", "twice", "LSTM", "Sequential"],
+)
+def test_sentences_of_documents_are_as_alone(make):
+    layer = make()
+    x = np.random.default_rng(8).normal(size=(2, 2, 3, F)).astype("float32")
+    together = layer(np.where(WORDS[..., None], x, np.nan), mask=WORDS)
+    np.testing.assert_array_equal(together.mask, WORDS)
+    for i, j, length in ((0, 0, 2), (0, 1, 1), (1, 0, 3)):
+        alone = layer(x[i : i + 1, j : j + 1, :length])
+        close(together.data[i, j, :length], alone[0, 0])

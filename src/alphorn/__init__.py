@@ -23,7 +23,7 @@ from alphorn import (
 from alphorn.config import DTypePolicy
 from alphorn.core.input_spec import InputSpec
 from alphorn.core.layer import Layer
-from alphorn.core.masked import Masked, unmask
+from alphorn.core.masked import Masked
 from alphorn.core.random import SeedGenerator
 from alphorn.core.symbol import Symbol as KerasTensor
 from alphorn.core.transforms import functional, jit, lifted, lifted_scan, value_and_grad
@@ -42,6 +42,7 @@ from alphorn.layers.core import Input, InputLayer
 from alphorn.losses import Loss
 from alphorn.metrics import Metric
 from alphorn.models import Functional, Model, Sequential
+from alphorn.ops.steps import lengths, unmask, with_mask
 from alphorn.optimizers import Optimizer
 from alphorn.regularizers import Regularizer
 
@@ -81,6 +82,7 @@ __all__ = [
     "initializers",
     "jit",
     "layers",
+    "lengths",
     "lifted",
     "lifted_scan",
     "losses",
@@ -96,4 +98,5 @@ __all__ = [
     "unmask",
     "utils",
     "value_and_grad",
+    "with_mask",
 ]

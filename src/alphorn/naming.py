@@ -55,12 +55,18 @@ def lookup(kind: str, name: str) -> Any:
     )
 
 
+# Keras's own class has another name than its public one, and layers and files are named by that.
+_OTHERWISE = {"GroupQueryAttention": "grouped_query_attention"}
+
+
 def snake_case(name: str) -> str:
     """Returns a class name as Keras spells it in automatic names.
 
     >>> snake_case("Conv1D"), snake_case("LSTM"), snake_case("MaxPooling1D")
     ('conv1d', 'lstm', 'max_pooling1d')
     """
+    if name in _OTHERWISE:
+        return _OTHERWISE[name]
     name = re.sub(r"\W+", "", name)
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower().lstrip("_") or "layer"

@@ -17,10 +17,10 @@ import numpy as np
 from alphorn.config import DTypePolicy
 from alphorn.core import symbol as symbols
 from alphorn.core.assignment import assignable, call_assigning, is_assigning, without_assigning
+from alphorn.core.given_masks import attach_mask
 from alphorn.core.input_spec import check_inputs
 from alphorn.core.masked import (
     Masked,
-    check_mask,
     fill_masked,
     has_masked,
     is_masked,
@@ -176,22 +176,8 @@ class Door(Tracked):
             assert first is not None
             if first not in arguments:
                 raise UnexpectedArgumentError(f"{self.name}: mask= came without an input")
-            arguments[first] = self._attach(arguments[first], mask)
+            arguments[first] = attach_mask(self._described(), arguments[first], mask)
         return arguments
-
-    def _attach(self, inputs: Any, mask: Any) -> Any:
-        if isinstance(inputs, list | tuple) and isinstance(mask, list | tuple):
-            return type(inputs)(self._attach(x, m) for x, m in zip(inputs, mask, strict=True))
-        if isinstance(inputs, dict) and isinstance(mask, dict):
-            return {k: self._attach(x, mask.get(k)) for k, x in inputs.items()}
-        if mask is None or isinstance(inputs, Symbol) or isinstance(mask, Symbol):
-            return inputs
-        mask = jnp.asarray(unmask(mask))
-        if mask.dtype != jnp.bool_:
-            mask = mask.astype(bool)
-        data = jnp.asarray(unmask(inputs))
-        check_mask(f"{type(self).__name__} '{self.name}'", data.shape, mask)
-        return Masked(data, mask)
 
     def _enter(self, *args: Any, **kwargs: Any) -> Any:
         self._check_initialized()

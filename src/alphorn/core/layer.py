@@ -21,6 +21,7 @@ from alphorn.naming import auto_name, deserialize, register, resolve, serialize,
 
 _ABSENT = {
     "quantization_config": None,
+    "gptq_unpacked_column_size": None,
     "lora_rank": None,
     "lora_alpha": None,
     "renorm": False,

@@ -3,14 +3,31 @@
 from typing import Any
 
 from alphorn.core.layer import Layer
-from alphorn.layers.activation import ELU, Activation, LeakyReLU, PReLU, ReLU, Softmax
-from alphorn.layers.attention import AdditiveAttention, Attention, MultiHeadAttention
+from alphorn.layers.activation import (
+    ELU,
+    Activation,
+    LeakyReLU,
+    PReLU,
+    ReLU,
+    Softmax,
+    ThresholdedReLU,
+)
+from alphorn.layers.attention import AdditiveAttention, Attention
 from alphorn.layers.cells import GRUCell, LSTMCell, SimpleRNNCell, StackedRNNCells
 from alphorn.layers.convolution import Conv1D, Conv2D
 from alphorn.layers.core import Identity, Input, InputLayer
-from alphorn.layers.dense import Dense
+from alphorn.layers.cudnn import CuDNNGRU, CuDNNLSTM
+from alphorn.layers.dense import Dense, TimeDistributedDense
+from alphorn.layers.einsum_dense import EinsumDense
 from alphorn.layers.embedding import Embedding, Masking
 from alphorn.layers.lambda_ import Lambda
+from alphorn.layers.mask_tools import (
+    FirstStep,
+    GlobalAttentionPooling1D,
+    LastStep,
+    RemoveMask,
+    RestoreMask,
+)
 from alphorn.layers.merging import (
     Add,
     Average,
@@ -29,6 +46,7 @@ from alphorn.layers.merging import (
     multiply,
     subtract,
 )
+from alphorn.layers.multi_head import GroupQueryAttention, MultiHeadAttention
 from alphorn.layers.noise import (
     ActivityRegularization,
     AlphaDropout,
@@ -37,8 +55,15 @@ from alphorn.layers.noise import (
     GaussianNoise,
     SpatialDropout1D,
     SpatialDropout2D,
+    SpatialDropout3D,
 )
-from alphorn.layers.normalization import BatchNormalization, LayerNormalization, UnitNormalization
+from alphorn.layers.normalization import (
+    BatchNormalization,
+    GroupNormalization,
+    LayerNormalization,
+    RMSNormalization,
+    UnitNormalization,
+)
 from alphorn.layers.pooling import (
     AveragePooling1D,
     AveragePooling2D,
@@ -59,6 +84,7 @@ from alphorn.layers.reshaping import (
     UpSampling1D,
     ZeroPadding1D,
 )
+from alphorn.layers.spectral_normalization import SpectralNormalization
 from alphorn.layers.wrappers import Bidirectional, TimeDistributed, Wrapper
 from alphorn.naming import deserialize as _deserialize
 from alphorn.naming import register, serialize_object
@@ -69,6 +95,7 @@ MaxPool1D, MaxPool2D = MaxPooling1D, MaxPooling2D
 GlobalAvgPool1D, GlobalAvgPool2D = GlobalAveragePooling1D, GlobalAveragePooling2D
 GlobalMaxPool1D, GlobalMaxPool2D = GlobalMaxPooling1D, GlobalMaxPooling2D
 Convolution1D, Convolution2D = Conv1D, Conv2D
+GroupedQueryAttention = GroupQueryAttention
 for _alias in [
     "AvgPool1D",
     "AvgPool2D",
@@ -80,6 +107,7 @@ for _alias in [
     "GlobalMaxPool2D",
     "Convolution1D",
     "Convolution2D",
+    "GroupedQueryAttention",
 ]:
     register("layers", globals()[_alias], _alias)
 
@@ -107,14 +135,19 @@ __all__ = [
     "Convolution1D",
     "Convolution2D",
     "Cropping1D",
+    "CuDNNGRU",
+    "CuDNNLSTM",
     "Dense",
     "Dot",
     "Dropout",
+    "EinsumDense",
     "Embedding",
+    "FirstStep",
     "Flatten",
     "GRUCell",
     "GaussianDropout",
     "GaussianNoise",
+    "GlobalAttentionPooling1D",
     "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
     "GlobalAvgPool1D",
@@ -123,11 +156,15 @@ __all__ = [
     "GlobalMaxPool2D",
     "GlobalMaxPooling1D",
     "GlobalMaxPooling2D",
+    "GroupNormalization",
+    "GroupQueryAttention",
+    "GroupedQueryAttention",
     "Identity",
     "Input",
     "InputLayer",
     "LSTMCell",
     "Lambda",
+    "LastStep",
     "Layer",
     "LayerNormalization",
     "LeakyReLU",
@@ -142,17 +179,24 @@ __all__ = [
     "Multiply",
     "PReLU",
     "Permute",
+    "RMSNormalization",
     "ReLU",
+    "RemoveMask",
     "RepeatVector",
     "Reshape",
+    "RestoreMask",
     "SimpleRNN",
     "SimpleRNNCell",
     "Softmax",
     "SpatialDropout1D",
     "SpatialDropout2D",
+    "SpatialDropout3D",
+    "SpectralNormalization",
     "StackedRNNCells",
     "Subtract",
+    "ThresholdedReLU",
     "TimeDistributed",
+    "TimeDistributedDense",
     "UnitNormalization",
     "UpSampling1D",
     "Wrapper",

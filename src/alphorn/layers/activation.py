@@ -15,7 +15,7 @@ from alphorn.errors import ArgumentError
 from alphorn.initializers import AsInitializer
 from alphorn.regularizers import AsRegularizer
 
-__all__ = ["ELU", "Activation", "LeakyReLU", "PReLU", "ReLU", "Softmax"]
+__all__ = ["ELU", "Activation", "LeakyReLU", "PReLU", "ReLU", "Softmax", "ThresholdedReLU"]
 
 
 class Activation(Layer):
@@ -71,6 +71,24 @@ class ELU(Layer):
     def call(self, inputs: Array) -> Array:
         """Returns the activated data."""
         return activations.elu(inputs, self.alpha)
+
+
+class ThresholdedReLU(Layer):
+    """`x` above `theta`, else 0 (Konda et al., 2015); a layer of Keras 2."""
+
+    theta: float = 1.0
+    masking = preserve
+
+    def after_init(self) -> None:
+        """Checks the threshold."""
+        if self.theta is None or self.theta < 0:
+            raise ArgumentError(
+                f"ThresholdedReLU '{self.name}': theta", repr(self.theta), "at least 0"
+            )
+
+    def call(self, inputs: Array) -> Array:
+        """Returns the activated data."""
+        return jnp.where(inputs > self.theta, inputs, jnp.zeros_like(inputs))
 
 
 class PReLU(Layer):

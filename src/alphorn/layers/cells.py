@@ -123,6 +123,10 @@ class _Cell(Layer):
         """Runs the cell's kernel over `(batch, time, features)`: `(outputs, states)`."""
         raise ArgumentError(f"{type(self).__name__} has no kernel")
 
+    def kernels(self) -> tuple[Array, Array]:
+        """Returns the matrices that the inputs and the states are multiplied by."""
+        return self.kernel.value, self.recurrent_kernel.value
+
     def biases(self) -> tuple[Array | None, Array | None]:
         """Returns the biases of the inputs' projection and of the states'."""
         return (None if self.bias is None else self.bias.value), None
@@ -144,11 +148,12 @@ class _Cell(Layer):
 
     def step(self, x: Array, states: list[Array], kept: Array | None) -> tuple[Array, list[Array]]:
         """Computes one step whose state enters the product times `kept`."""
+        kernel, recurrent_kernel = self.kernels()
         bias, recurrent_bias = self.biases()
-        projected = x @ self.kernel.value
+        projected = x @ kernel
         projected = projected if bias is None else projected + bias
         seen = states[0] if kept is None else states[0] * kept
-        recurrent = seen @ self.recurrent_kernel.value
+        recurrent = seen @ recurrent_kernel
         recurrent = recurrent if recurrent_bias is None else recurrent + recurrent_bias
         pointwise = self.pointwise()
         joined = projected + recurrent if pointwise.additive else recurrent
@@ -187,7 +192,7 @@ class SimpleRNNCell(_Cell):
         self, x: Array, mask: Array | None, states: list[Array], **options: Unpack[Options]
     ) -> Any:
         """Runs the cell's kernel over `(batch, time, features)`: `(outputs, states)`."""
-        weights = (self.kernel.value, self.recurrent_kernel.value, self.biases()[0])
+        weights = (*self.kernels(), self.biases()[0])
         return gates.simple_rnn(x, mask, states[0], *weights, **self.activations(), **options)
 
 
@@ -236,7 +241,7 @@ class LSTMCell(_Cell):
         self, x: Array, mask: Array | None, states: list[Array], **options: Unpack[Options]
     ) -> Any:
         """Runs the cell's kernel over `(batch, time, features)`: `(outputs, states)`."""
-        weights = (self.kernel.value, self.recurrent_kernel.value, self.biases()[0])
+        weights = (*self.kernels(), self.biases()[0])
         hidden, carry = states
         return gates.lstm(x, mask, hidden, carry, *weights, **self.activations(), **options)
 
@@ -284,8 +289,10 @@ class GRUCell(_Cell):
         self, x: Array, mask: Array | None, states: list[Array], **options: Unpack[Options]
     ) -> Any:
         """Runs the cell's kernel over `(batch, time, features)`: `(outputs, states)`."""
-        bias = None if self.bias is None else self.bias.value
-        weights = (self.kernel.value, self.recurrent_kernel.value, bias)
+        bias, recurrent_bias = self.biases()
+        if bias is not None and recurrent_bias is not None:
+            bias = jnp.stack([bias, recurrent_bias])
+        weights = (*self.kernels(), bias)
         return gates.gru(
             x,
             mask,

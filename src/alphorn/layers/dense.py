@@ -14,7 +14,19 @@ from alphorn.errors import ArgumentError, ShapeError
 from alphorn.initializers import AsInitializer
 from alphorn.regularizers import AsRegularizer
 
-__all__ = ["Dense"]
+__all__ = ["Dense", "TimeDistributedDense"]
+
+
+# Names of arguments in Keras 1.
+_OLD_NAMES = {
+    "output_dim": "units",
+    "init": "kernel_initializer",
+    "bias": "use_bias",
+    "W_regularizer": "kernel_regularizer",
+    "b_regularizer": "bias_regularizer",
+    "W_constraint": "kernel_constraint",
+    "b_constraint": "bias_constraint",
+}
 
 
 class Dense(Layer):
@@ -52,7 +64,7 @@ class Dense(Layer):
 
     def convert_arguments(self, kwargs: dict[str, Any]) -> None:
         """Takes the names of early Keras."""
-        for old, new in (("output_dim", "units"), ("init", "kernel_initializer")):
+        for old, new in _OLD_NAMES.items():
             if old in kwargs:
                 kwargs[new] = kwargs.pop(old)
 
@@ -92,3 +104,25 @@ class Dense(Layer):
         if self.bias is not None:
             x = x + self.bias.value
         return self.activation(x)
+
+
+class TimeDistributedDense(Dense):
+    """Is `Dense` on sequences, by its name in the first versions of Keras.
+
+    Args as in `Dense`; the size may be called `output_dim`. Takes `(batch, time, features)`, returns
+    `(batch, time, units)` with the mask of the input.
+
+    >>> TimeDistributedDense(output_dim=4)(jnp.ones((2, 5, 3))).shape
+    (2, 5, 4)
+    """
+
+    def build(self, input_shape: Any) -> None:
+        """Makes kernel and bias."""
+        if len(input_shape) != 3:
+            raise ShapeError(
+                f"TimeDistributedDense '{self.name}'",
+                received=f"shape {tuple(input_shape)}",
+                expected="(batch, time, features)",
+                fix="Dense takes data of any rank",
+            )
+        super().build(input_shape)

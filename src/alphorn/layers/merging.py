@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import string
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -10,9 +11,10 @@ import numpy as np
 from jax import Array
 
 from alphorn.core.layer import Layer
-from alphorn.core.masked import fill_masked
+from alphorn.core.masked import fill_masked, with_mask
 from alphorn.core.rules import Call, join
 from alphorn.errors import ArgumentError, ShapeError
+from alphorn.ops.linalg import product_mask
 
 __all__ = [
     "Add",
@@ -231,6 +233,9 @@ class Dot(_Merge):
     Args:
         axes: One axis, or one of each input; along time, masked steps count as zero.
         normalize: Whether vectors are scaled to norm 1 first.
+
+    Two sequences `(batch, time, features)` give `(batch, time 1, time 2)` along features, masked by
+    both, so that a softmax over either time counts valid steps only.
     """
 
     axes: Any
@@ -253,17 +258,22 @@ class Dot(_Merge):
         given = (self.axes, self.axes) if isinstance(self.axes, int) else tuple(self.axes)
         return given[0] % first, given[1] % second
 
+    def _letters(self, first: int, second: int) -> tuple[list[str], str]:
+        """Returns the axes of both inputs and of the output as letters, for inputs of these ranks."""
+        a, b = self._pair(first, second)
+        letters = string.ascii_letters
+        left = ["z", *letters[: first - 1]]
+        right = ["z", *letters[first - 1 : first + second - 2].upper()]
+        left[a] = right[b] = "k"
+        out = "".join(c for c in (*left, *right[1:]) if c != "k")
+        return ["".join(left), "".join(right)], out
+
     def joined_mask(self, call: Call) -> Array | None:
-        """Time of the first input stays where it is not contracted; else it is gone."""
+        """Valid where both are, on the axes that are left; time that is summed over is gone."""
         masks = _masks(call.masks, 2)
-        a, b = self._pair(call.inputs[0].ndim, call.inputs[1].ndim)
-        for mask, axis in ((masks[0], a), (masks[1], b)):
-            if mask is None or mask.ndim < 2 or axis < mask.ndim:
-                continue
-            if tuple(call.outputs.shape[: mask.ndim]) == tuple(mask.shape):
-                return mask
-            return None
-        return None
+        operands = [with_mask(x, m) for x, m in zip(call.inputs, masks, strict=True)]
+        letters, out = self._letters(*(x.ndim for x in operands))
+        return product_mask(operands, letters, out, call.outputs.shape)
 
     def call(self, inputs: Any, mask: Any = None) -> Array:
         """Returns the products."""
@@ -271,18 +281,13 @@ class Dot(_Merge):
         x, y = (
             v if m is None else fill_masked(v, m, 0) for v, m in zip(inputs, masks, strict=True)
         )
-        a, b = self._pair(x.ndim, y.ndim)
         if self.normalize:
             x, y = (
                 v / jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(v), axis, keepdims=True), 1e-12))
-                for v, axis in ((x, a), (y, b))
+                for v, axis in zip((x, y), self._pair(x.ndim, y.ndim), strict=True)
             )
-        letters = "abcdefgh"
-        left = ["z", *letters[: x.ndim - 1]]
-        right = ["z", *letters[x.ndim - 1 : x.ndim + y.ndim - 2].upper()]
-        left[a] = right[b] = "k"
-        out = [c for c in (*left, *right[1:]) if c != "k"]
-        result = jnp.einsum(f"{''.join(left)},{''.join(right)}->{''.join(out)}", x, y)
+        (left, right), out = self._letters(x.ndim, y.ndim)
+        result = jnp.einsum(f"{left},{right}->{out}", x, y)
         return result[:, None] if result.ndim == 1 else result
 
 

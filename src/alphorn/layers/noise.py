@@ -23,6 +23,7 @@ __all__ = [
     "GaussianNoise",
     "SpatialDropout1D",
     "SpatialDropout2D",
+    "SpatialDropout3D",
 ]
 
 
@@ -123,18 +124,29 @@ class SpatialDropout1D(_Spatial):
     seed: Any = None
 
 
-class SpatialDropout2D(_Spatial):
-    """Drops whole feature maps of images while training."""
+class _SpatialMaps(_Spatial):
+    def after_init(self) -> None:
+        """Checks the rate and the layout."""
+        super().after_init()
+        self.data_format = standardize_data_format(self.data_format)
+
+
+class SpatialDropout2D(_SpatialMaps):
+    """Drops whole feature maps of images while training, `(batch, rows, columns, features)`."""
 
     rank = 2
     rate: float
     data_format: Any = None
     seed: Any = None
 
-    def after_init(self) -> None:
-        """Checks the rate and the layout."""
-        super().after_init()
-        self.data_format = standardize_data_format(self.data_format)
+
+class SpatialDropout3D(_SpatialMaps):
+    """Drops whole feature maps of volumes, or of films `(batch, time, rows, columns, features)`."""
+
+    rank = 3
+    rate: float
+    data_format: Any = None
+    seed: Any = None
 
 
 class GaussianNoise(_Noise):

@@ -113,7 +113,9 @@ class Operation:
         self.name = name or auto_name(op)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the op."""
+        """Runs the op; with Symbols this call becomes a part of their graph."""
+        if Symbol in set(map(type, _leaves((args, kwargs)))) and TABLE[self.op].symbolic:
+            return symbol.apply(self, args, kwargs)
         return PUBLIC[self.op](*args, **kwargs)
 
     def get_config(self) -> dict[str, str]:
@@ -128,6 +130,9 @@ class Operation:
 
     def __repr__(self) -> str:
         return f"<Operation {self.op} '{self.name}'>"
+
+
+register("operations", Operation)
 
 
 def as_array(value: Any) -> Any:
