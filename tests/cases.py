@@ -5,6 +5,7 @@ says what data it takes, `front` whether padding may stand in front, `exempt` wh
 promise does not hold, by the property's name.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,34 @@ WIDTH = "its width depends on the length: a row alone has another shape"
 FIRST = "windows count from the row's first step, positions from the batch's"
 MOVED = "time is no longer the first axis: a row alone has another shape"
 ROWS = "takes statistics over the batch, which a row alone does not have"
+
+CONVOLUTIONS = """
+    valid valid/strides=2 valid/dilation_rate=2/kernel_size=2 same same/strides=2 same/strides=3
+    same/dilation_rate=2 causal causal/strides=2 causal/dilation_rate=2
+"""
+SHORTER = "valid same same/strides=2 valid/strides=2 same/dilation_rate=2"
+TRANSPOSED = """
+    valid same valid/strides=2 same/strides=2 same/strides=3 valid/dilation_rate=2
+    same/dilation_rate=2 valid/strides=2/output_padding=1 same/strides=2/output_padding=0
+    same/kernel_size=2 valid/strides=3/kernel_size=2 same/strides=2/kernel_size=2
+    same/strides=3/kernel_size=2 same/strides=3/kernel_size=2/output_padding=1
+"""
+
+
+def windows(name: str, kinds: str, **fixed: Any) -> list[Case]:
+    """Returns a row for each way of padding and its options, e.g. "same/strides=2"."""
+
+    def make(L: Any, options: dict[str, Any]) -> Any:
+        return getattr(L, name)(**options)
+
+    found = []
+    for kind in kinds.split():
+        padding, *given = kind.split("/")
+        options = {key: int(value) for key, value in (o.split("=") for o in given)}
+        options = fixed | options | {"padding": padding}
+        found.append(Case(name, functools.partial(make, options=options), label=kind))
+    return found
+
 
 LAYERS = [
     Case("Identity", lambda L: L.Identity()),
@@ -72,10 +101,22 @@ LAYERS = [
     Case("Maximum", lambda L: L.Maximum(), inputs="pair"),
     Case("Minimum", lambda L: L.Minimum(), inputs="pair"),
     Case("Dot", lambda L: L.Dot(axes=1), inputs="pair"),
-    Case("Conv1D", lambda L: L.Conv1D(3, 3)),
-    Case("Conv1D", lambda L: L.Conv1D(3, 3, padding="same", strides=2), front=False, label="same2"),
-    Case("Conv1D", lambda L: L.Conv1D(3, 2, padding="causal", dilation_rate=2), label="causal"),
+    *windows("Conv1D", CONVOLUTIONS, filters=3, kernel_size=3),
+    Case("Conv1D", lambda L: L.Conv1D(4, 2, groups=2), label="groups"),
     Case("Conv2D", lambda L: L.Conv2D(3, (2, 2), padding="same"), inputs="grid"),
+    Case("Conv2D", lambda L: L.Conv2D(4, (3, 2), (2, 1), groups=2), "grid", label="strided"),
+    Case("Conv2D", lambda L: L.Conv2D(3, 2, 2, "same"), "grid", label="same2"),
+    Case("Conv3D", lambda L: L.Conv3D(3, 2, (2, 1, 1), "same"), inputs="solid"),
+    *windows("DepthwiseConv1D", SHORTER, kernel_size=3),
+    Case("DepthwiseConv1D", lambda L: L.DepthwiseConv1D(2, depth_multiplier=3), label="deep"),
+    Case("DepthwiseConv2D", lambda L: L.DepthwiseConv2D(2, depth_multiplier=2), inputs="grid"),
+    *windows("SeparableConv1D", SHORTER, filters=3, kernel_size=3),
+    Case("SeparableConv1D", lambda L: L.SeparableConv1D(3, 2, depth_multiplier=2), label="deep"),
+    Case("SeparableConv2D", lambda L: L.SeparableConv2D(3, 2, 2, "same"), inputs="grid"),
+    *windows("Conv1DTranspose", TRANSPOSED, filters=3, kernel_size=3),
+    Case("Conv2DTranspose", lambda L: L.Conv2DTranspose(3, (3, 2), (2, 1)), inputs="grid"),
+    Case("Conv2DTranspose", lambda L: L.Conv2DTranspose(3, 2, 2, "same"), "grid", label="same2"),
+    Case("Conv3DTranspose", lambda L: L.Conv3DTranspose(2, 2, 2), inputs="solid"),
     Case("MaxPooling1D", lambda L: L.MaxPooling1D(2, 1, padding="same")),
     Case("MaxPooling1D", lambda L: L.MaxPooling1D(3, 2), front=False, label="strided"),
     Case("MaxPooling2D", lambda L: L.MaxPooling2D((2, 1), (1, 1)), inputs="grid"),

@@ -23,6 +23,7 @@ SHAPES = {
     "pair": (FEATURES,),
     "two": (FEATURES,),
     "grid": (3, FEATURES),
+    "solid": (3, 2, FEATURES),
     "nested": (5, FEATURES),
     "ids": (),
 }

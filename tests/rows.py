@@ -23,6 +23,7 @@ SHAPES = {
     "vector": (FEATURES,),
     "ids": (TIME,),
     "grid": (TIME, 3, FEATURES),
+    "solid": (TIME, 3, 2, FEATURES),
     "nested": (TIME, 5, FEATURES),
 }
 

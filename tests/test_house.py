@@ -44,7 +44,8 @@ FLOORS: list[list[str]] = [
         "constraints",
     ],
     [
-        """layers.core layers.dense layers.embedding layers.convolution layers.pooling layers.cells
+        """layers.core layers.dense layers.embedding layers.layout layers.convolution
+        layers.convolution_transpose layers.separable layers.pooling layers.cells
         layers.recurrent layers.wrappers layers.attention layers.normalization layers.noise
         layers.reshaping layers.merging layers.activation layers.lambda_ layers""",
         """losses.pairs losses.functions losses.base losses.classes losses metrics.base

@@ -6,7 +6,12 @@ from alphorn.core.layer import Layer
 from alphorn.layers.activation import ELU, Activation, LeakyReLU, PReLU, ReLU, Softmax
 from alphorn.layers.attention import AdditiveAttention, Attention, MultiHeadAttention
 from alphorn.layers.cells import GRUCell, LSTMCell, SimpleRNNCell, StackedRNNCells
-from alphorn.layers.convolution import Conv1D, Conv2D
+from alphorn.layers.convolution import Conv1D, Conv2D, Conv3D
+from alphorn.layers.convolution_transpose import (
+    Conv1DTranspose,
+    Conv2DTranspose,
+    Conv3DTranspose,
+)
 from alphorn.layers.core import Identity, Input, InputLayer
 from alphorn.layers.dense import Dense
 from alphorn.layers.embedding import Embedding, Masking
@@ -59,6 +64,12 @@ from alphorn.layers.reshaping import (
     UpSampling1D,
     ZeroPadding1D,
 )
+from alphorn.layers.separable import (
+    DepthwiseConv1D,
+    DepthwiseConv2D,
+    SeparableConv1D,
+    SeparableConv2D,
+)
 from alphorn.layers.wrappers import Bidirectional, TimeDistributed, Wrapper
 from alphorn.naming import deserialize as _deserialize
 from alphorn.naming import register, serialize_object
@@ -68,19 +79,17 @@ AvgPool1D, AvgPool2D = AveragePooling1D, AveragePooling2D
 MaxPool1D, MaxPool2D = MaxPooling1D, MaxPooling2D
 GlobalAvgPool1D, GlobalAvgPool2D = GlobalAveragePooling1D, GlobalAveragePooling2D
 GlobalMaxPool1D, GlobalMaxPool2D = GlobalMaxPooling1D, GlobalMaxPooling2D
-Convolution1D, Convolution2D = Conv1D, Conv2D
-for _alias in [
-    "AvgPool1D",
-    "AvgPool2D",
-    "MaxPool1D",
-    "MaxPool2D",
-    "GlobalAvgPool1D",
-    "GlobalAvgPool2D",
-    "GlobalMaxPool1D",
-    "GlobalMaxPool2D",
-    "Convolution1D",
-    "Convolution2D",
-]:
+Convolution1D, Convolution2D, Convolution3D = Conv1D, Conv2D, Conv3D
+Convolution1DTranspose, Convolution2DTranspose = Conv1DTranspose, Conv2DTranspose
+Convolution3DTranspose = Conv3DTranspose
+SeparableConvolution1D, SeparableConvolution2D = SeparableConv1D, SeparableConv2D
+for _alias in """
+    AvgPool1D AvgPool2D MaxPool1D MaxPool2D
+    GlobalAvgPool1D GlobalAvgPool2D GlobalMaxPool1D GlobalMaxPool2D
+    Convolution1D Convolution2D Convolution3D
+    Convolution1DTranspose Convolution2DTranspose Convolution3DTranspose
+    SeparableConvolution1D SeparableConvolution2D
+""".split():
     register("layers", globals()[_alias], _alias)
 
 __all__ = [
@@ -103,11 +112,21 @@ __all__ = [
     "Bidirectional",
     "Concatenate",
     "Conv1D",
+    "Conv1DTranspose",
     "Conv2D",
+    "Conv2DTranspose",
+    "Conv3D",
+    "Conv3DTranspose",
     "Convolution1D",
+    "Convolution1DTranspose",
     "Convolution2D",
+    "Convolution2DTranspose",
+    "Convolution3D",
+    "Convolution3DTranspose",
     "Cropping1D",
     "Dense",
+    "DepthwiseConv1D",
+    "DepthwiseConv2D",
     "Dot",
     "Dropout",
     "Embedding",
@@ -145,6 +164,10 @@ __all__ = [
     "ReLU",
     "RepeatVector",
     "Reshape",
+    "SeparableConv1D",
+    "SeparableConv2D",
+    "SeparableConvolution1D",
+    "SeparableConvolution2D",
     "SimpleRNN",
     "SimpleRNNCell",
     "Softmax",
