@@ -44,6 +44,7 @@ TRANSPOSED = """
     same/kernel_size=2 valid/strides=3/kernel_size=2 same/strides=2/kernel_size=2
     same/strides=3/kernel_size=2 same/strides=3/kernel_size=2/output_padding=1
 """
+POOLS = "valid valid/strides=2 valid/strides=1 same same/strides=1 same/strides=2"
 
 
 def windows(name: str, kinds: str, **fixed: Any) -> list[Case]:
@@ -117,16 +118,29 @@ LAYERS = [
     Case("Conv2DTranspose", lambda L: L.Conv2DTranspose(3, (3, 2), (2, 1)), inputs="grid"),
     Case("Conv2DTranspose", lambda L: L.Conv2DTranspose(3, 2, 2, "same"), "grid", label="same2"),
     Case("Conv3DTranspose", lambda L: L.Conv3DTranspose(2, 2, 2), inputs="solid"),
-    Case("MaxPooling1D", lambda L: L.MaxPooling1D(2, 1, padding="same")),
-    Case("MaxPooling1D", lambda L: L.MaxPooling1D(3, 2), front=False, label="strided"),
+    *windows("MaxPooling1D", POOLS, pool_size=3),
+    *windows("AveragePooling1D", POOLS, pool_size=3),
     Case("MaxPooling2D", lambda L: L.MaxPooling2D((2, 1), (1, 1)), inputs="grid"),
-    Case("AveragePooling1D", lambda L: L.AveragePooling1D(2, 1, padding="same")),
+    Case("MaxPooling2D", lambda L: L.MaxPooling2D(2, padding="same"), "grid", label="same2"),
     Case("AveragePooling2D", lambda L: L.AveragePooling2D((2, 1), (1, 1)), inputs="grid"),
+    Case("AveragePooling2D", lambda L: L.AveragePooling2D(2, None, "same"), "grid", label="same2"),
+    Case("MaxPooling3D", lambda L: L.MaxPooling3D(2), inputs="solid"),
+    Case("AveragePooling3D", lambda L: L.AveragePooling3D(2, 1, "same"), inputs="solid"),
+    Case("AdaptiveMaxPooling1D", lambda L: L.AdaptiveMaxPooling1D(3)),
+    Case("AdaptiveMaxPooling1D", lambda L: L.AdaptiveMaxPooling1D(4), label="overlap"),
+    Case("AdaptiveAveragePooling1D", lambda L: L.AdaptiveAveragePooling1D(2)),
+    Case("AdaptiveAveragePooling1D", lambda L: L.AdaptiveAveragePooling1D(4), label="overlap"),
+    Case("AdaptiveMaxPooling2D", lambda L: L.AdaptiveMaxPooling2D((2, 1)), inputs="grid"),
+    Case("AdaptiveAveragePooling2D", lambda L: L.AdaptiveAveragePooling2D(2), inputs="grid"),
+    Case("AdaptiveMaxPooling3D", lambda L: L.AdaptiveMaxPooling3D((2, 3, 1)), inputs="solid"),
+    Case("AdaptiveAveragePooling3D", lambda L: L.AdaptiveAveragePooling3D(2), inputs="solid"),
     Case("GlobalMaxPooling1D", lambda L: L.GlobalMaxPooling1D()),
     Case("GlobalAveragePooling1D", lambda L: L.GlobalAveragePooling1D()),
     Case("GlobalAveragePooling1D", lambda L: L.GlobalAveragePooling1D(keepdims=True), label="kept"),
     Case("GlobalMaxPooling2D", lambda L: L.GlobalMaxPooling2D(), inputs="grid"),
     Case("GlobalAveragePooling2D", lambda L: L.GlobalAveragePooling2D(), inputs="grid"),
+    Case("GlobalMaxPooling3D", lambda L: L.GlobalMaxPooling3D(), inputs="solid"),
+    Case("GlobalAveragePooling3D", lambda L: L.GlobalAveragePooling3D(), inputs="solid"),
     Case("SimpleRNN", lambda L: L.SimpleRNN(3)),
     Case("LSTM", lambda L: L.LSTM(3)),
     Case("LSTM", lambda L: L.LSTM(3, return_sequences=True), label="sequences"),

@@ -100,7 +100,7 @@ def test_reference_and_unmasked_are_keras(spread: Spread) -> None:
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_more_axes_are_keras(rank: int) -> None:
-    x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)[: rank + 1] + (C,)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(*(2, 5, 4, 3)[: rank + 1], C)).astype(np.float32)
     make = {2: keras.layers.Conv2DTranspose, 3: keras.layers.Conv3DTranspose}[rank]
     strides, ends = (2, 1, 3)[:rank], (1, 0, 2)[:rank]
     layer: Any = make(

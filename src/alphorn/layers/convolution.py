@@ -18,7 +18,6 @@ from alphorn.regularizers import AsRegularizer
 
 __all__ = ["Conv1D", "Conv2D", "Conv3D"]
 
-
 _EARLY = {
     "nb_filter": "filters",
     "filter_length": "kernel_size",
