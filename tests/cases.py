@@ -149,7 +149,29 @@ LAYERS = [
     Case("GRU", lambda L: L.GRU(3, reset_after=False), label="before"),
     Case("RNN", lambda L: L.RNN(L.LSTMCell(3), return_sequences=True)),
     Case("RNN", lambda L: L.RNN([L.GRUCell(3), L.SimpleRNNCell(2)]), label="stacked"),
+    Case("ConvLSTM1D", lambda L: L.ConvLSTM1D(2, 2), inputs="grid"),
+    Case(
+        "ConvLSTM1D",
+        lambda L: L.ConvLSTM1D(2, 3, 2, "same", return_sequences=True),
+        inputs="grid",
+        label="sequences",
+    ),
+    Case(
+        "ConvLSTM1D",
+        lambda L: L.ConvLSTM1D(2, 2, go_backwards=True, return_sequences=True),
+        inputs="grid",
+        label="backwards",
+    ),
+    Case("ConvLSTM2D", lambda L: L.ConvLSTM2D(2, (2, 1), padding="same"), inputs="solid"),
+    Case("ConvLSTM2D", lambda L: L.ConvLSTM2D(2, 2, return_state=True), "solid", label="state"),
+    Case("ConvLSTM3D", lambda L: L.ConvLSTM3D(2, 2, use_bias=False), inputs="movie"),
     Case("Bidirectional", lambda L: L.Bidirectional(L.LSTM(3, return_sequences=True))),
+    Case(
+        "Bidirectional",
+        lambda L: L.Bidirectional(L.ConvLSTM1D(2, 2, return_sequences=True)),
+        inputs="grid",
+        label="windows",
+    ),
     Case("Bidirectional", lambda L: L.Bidirectional(L.GRU(3), merge_mode="sum"), label="sum"),
     Case("TimeDistributed", lambda L: L.TimeDistributed(L.Dense(3))),
     Case("TimeDistributed", lambda L: L.TimeDistributed(L.LSTM(3)), inputs="nested", label="lstm"),
@@ -170,7 +192,7 @@ WINDOWLESS = frozenset(
     """
     Identity Dense Activation ReLU LeakyReLU ELU PReLU Softmax Lambda LayerNormalization
     BatchNormalization UnitNormalization GlobalMaxPooling1D GlobalAveragePooling1D SimpleRNN LSTM
-    GRU RNN Bidirectional TimeDistributed MultiHeadAttention Attention AdditiveAttention Concatenate
+    GRU RNN ConvLSTM1D ConvLSTM2D ConvLSTM3D Bidirectional TimeDistributed MultiHeadAttention Attention AdditiveAttention Concatenate
     Add Multiply Average Maximum
     """.split()
 )
@@ -187,6 +209,7 @@ TRAINING = frozenset(
 WITHOUT_ROW = {
     "Wrapper": "the base of wrappers, which computes nothing",
     "InputLayer": "no data pass through it: it makes a Symbol",
+    "ConvLSTMCell": "one step: it is run by ConvLSTM2D",
     "LSTMCell": "one step: it is run by RNN",
     "GRUCell": "one step: it is run by RNN",
     "SimpleRNNCell": "one step: it is run by RNN",

@@ -24,6 +24,7 @@ SHAPES = {
     "two": (FEATURES,),
     "grid": (3, FEATURES),
     "solid": (3, 2, FEATURES),
+    "movie": (2, 3, 2, FEATURES),
     "nested": (5, FEATURES),
     "ids": (),
 }

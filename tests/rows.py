@@ -24,6 +24,7 @@ SHAPES = {
     "ids": (TIME,),
     "grid": (TIME, 3, FEATURES),
     "solid": (TIME, 3, 2, FEATURES),
+    "movie": (TIME, 2, 3, 2, FEATURES),
     "nested": (TIME, 5, FEATURES),
 }
 

@@ -46,7 +46,7 @@ FLOORS: list[list[str]] = [
     [
         """layers.core layers.dense layers.embedding layers.layout layers.convolution
         layers.convolution_transpose layers.separable layers.pooling layers.adaptive_pooling layers.cells
-        layers.recurrent layers.wrappers layers.attention layers.normalization layers.noise
+        layers.recurrent layers.convolution_cell layers.convolution_recurrent layers.wrappers layers.attention layers.normalization layers.noise
         layers.reshaping layers.merging layers.activation layers.lambda_ layers""",
         """losses.pairs losses.functions losses.base losses.classes losses metrics.base
         metrics.accuracies metrics.means metrics.confusion metrics""",

@@ -15,6 +15,7 @@ from alphorn.layers.adaptive_pooling import (
 from alphorn.layers.attention import AdditiveAttention, Attention, MultiHeadAttention
 from alphorn.layers.cells import GRUCell, LSTMCell, SimpleRNNCell, StackedRNNCells
 from alphorn.layers.convolution import Conv1D, Conv2D, Conv3D
+from alphorn.layers.convolution_recurrent import ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
 from alphorn.layers.convolution_transpose import (
     Conv1DTranspose,
     Conv2DTranspose,
@@ -146,6 +147,9 @@ __all__ = [
     "Conv2DTranspose",
     "Conv3D",
     "Conv3DTranspose",
+    "ConvLSTM1D",
+    "ConvLSTM2D",
+    "ConvLSTM3D",
     "Convolution1D",
     "Convolution1DTranspose",
     "Convolution2D",
