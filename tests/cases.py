@@ -62,6 +62,11 @@ def windows(name: str, kinds: str, **fixed: Any) -> list[Case]:
     return found
 
 
+def interpolated(kind: str, L: Any) -> Any:
+    """Returns an upsampling of this kind."""
+    return L.UpSampling2D((3, 2), interpolation=kind)
+
+
 LAYERS = [
     Case("Identity", lambda L: L.Identity()),
     Case("Dense", lambda L: L.Dense(3, activation="tanh")),
@@ -92,8 +97,18 @@ LAYERS = [
     Case("Permute", lambda L: L.Permute((2, 1)), exempt={"padding": MOVED, "alone": MOVED}),
     Case("RepeatVector", lambda L: L.RepeatVector(3), inputs="vector"),
     Case("ZeroPadding1D", lambda L: L.ZeroPadding1D((1, 2))),
-    Case("Cropping1D", lambda L: L.Cropping1D((1, 1)), front=False),
-    Case("UpSampling1D", lambda L: L.UpSampling1D(2), front=False),
+    Case("ZeroPadding2D", lambda L: L.ZeroPadding2D(((1, 2), (0, 1))), inputs="grid"),
+    Case("ZeroPadding3D", lambda L: L.ZeroPadding3D((1, 0, 2)), inputs="solid"),
+    Case("Cropping1D", lambda L: L.Cropping1D((1, 1))),
+    Case("Cropping2D", lambda L: L.Cropping2D(((1, 0), (0, 2))), inputs="grid"),
+    Case("Cropping3D", lambda L: L.Cropping3D(((0, 2), (1, 0), (0, 1))), inputs="solid"),
+    Case("UpSampling1D", lambda L: L.UpSampling1D(2)),
+    Case("UpSampling2D", lambda L: L.UpSampling2D((2, 3)), inputs="grid"),
+    *[
+        Case("UpSampling2D", functools.partial(interpolated, kind), "grid", label=kind)
+        for kind in ("bilinear", "bicubic", "lanczos3", "lanczos5")
+    ],
+    Case("UpSampling3D", lambda L: L.UpSampling3D((3, 1, 2)), inputs="solid"),
     Case("Concatenate", lambda L: L.Concatenate(), inputs="pair"),
     Case("Add", lambda L: L.Add(), inputs="pair"),
     Case("Subtract", lambda L: L.Subtract(), inputs="pair"),

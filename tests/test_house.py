@@ -32,7 +32,7 @@ FLOORS: list[list[str]] = [
     ],
     [
         """kernels kernels.geometry kernels.recurrence kernels.moments kernels.embedding
-        kernels.convolution kernels.gates kernels.pooling kernels.adaptive kernels.attention ops.table ops.rules
+        kernels.convolution kernels.gates kernels.pooling kernels.adaptive kernels.resizing kernels.attention ops.table ops.rules
         ops.operators ops.core ops.elementwise ops.shape ops.selection ops.steps ops.reduction
         ops.linalg ops.nn ops""",
     ],
@@ -47,7 +47,7 @@ FLOORS: list[list[str]] = [
         """layers.core layers.dense layers.embedding layers.layout layers.convolution
         layers.convolution_transpose layers.separable layers.pooling layers.adaptive_pooling layers.cells
         layers.recurrent layers.convolution_cell layers.convolution_recurrent layers.wrappers layers.attention layers.normalization layers.noise
-        layers.reshaping layers.merging layers.activation layers.lambda_ layers""",
+        layers.reshaping layers.resizing layers.merging layers.activation layers.lambda_ layers""",
         """losses.pairs losses.functions losses.base losses.classes losses metrics.base
         metrics.accuracies metrics.means metrics.confusion metrics""",
         "schedules optimizers.schedules optimizers.state optimizers.base optimizers.rules optimizers.scaling optimizers",

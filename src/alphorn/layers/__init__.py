@@ -68,14 +68,17 @@ from alphorn.layers.pooling import (
     MaxPooling3D,
 )
 from alphorn.layers.recurrent import GRU, LSTM, RNN, SimpleRNN
-from alphorn.layers.reshaping import (
+from alphorn.layers.reshaping import Flatten, Permute, RepeatVector, Reshape
+from alphorn.layers.resizing import (
     Cropping1D,
-    Flatten,
-    Permute,
-    RepeatVector,
-    Reshape,
+    Cropping2D,
+    Cropping3D,
     UpSampling1D,
+    UpSampling2D,
+    UpSampling3D,
     ZeroPadding1D,
+    ZeroPadding2D,
+    ZeroPadding3D,
 )
 from alphorn.layers.separable import (
     DepthwiseConv1D,
@@ -157,6 +160,8 @@ __all__ = [
     "Convolution3D",
     "Convolution3DTranspose",
     "Cropping1D",
+    "Cropping2D",
+    "Cropping3D",
     "Dense",
     "DepthwiseConv1D",
     "DepthwiseConv2D",
@@ -217,8 +222,12 @@ __all__ = [
     "TimeDistributed",
     "UnitNormalization",
     "UpSampling1D",
+    "UpSampling2D",
+    "UpSampling3D",
     "Wrapper",
     "ZeroPadding1D",
+    "ZeroPadding2D",
+    "ZeroPadding3D",
     "add",
     "average",
     "concatenate",
