@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from alphorn.core.masked import fill_masked
+from alphorn.kernels.moments import sum_dtype
 
 __all__ = ["METHODS", "magnify"]
 
@@ -66,13 +67,12 @@ def magnify(
     weight, steps = METHODS[method], x.shape[axis]
     if weight is None:
         return jnp.repeat(x, factor, axis)
-    centre = (jnp.arange(steps * factor) + 0.5) / factor - 0.5
-    weights = weight(jnp.abs(centre[:, None] - jnp.arange(steps)))
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    weights = weights[None].astype(wide)
+    wide = sum_dtype(x)
+    centre = (jnp.arange(steps * factor, dtype=wide) + 0.5) / factor - 0.5
+    weights = weight(jnp.abs(centre[:, None] - jnp.arange(steps, dtype=wide)))[None]
     if mask is not None:
         x = fill_masked(x, mask)
-        weights = weights * mask[:, None]
+        weights = jnp.where(mask[:, None], weights, 0)
     total = weights.sum(-1, keepdims=True)
     held = jnp.abs(total) > 1000 * jnp.finfo(jnp.float32).eps
     weights = jnp.where(held, weights / jnp.where(held, total, 1), 0)
