@@ -5,6 +5,7 @@ says what data it takes, `front` whether padding may stand in front, `exempt` wh
 promise does not hold, by the property's name.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,40 @@ FIRST = "windows count from the row's first step, positions from the batch's"
 MOVED = "time is no longer the first axis: a row alone has another shape"
 ENDED = "ends the mask on purpose: padding counts as steps from there on"
 ROWS = "takes statistics over the batch, which a row alone does not have"
+
+CONVOLUTIONS = """
+    valid valid/strides=2 valid/dilation_rate=2/kernel_size=2 same same/strides=2 same/strides=3
+    same/dilation_rate=2 causal causal/strides=2 causal/dilation_rate=2
+"""
+SHORTER = "valid same same/strides=2 valid/strides=2 same/dilation_rate=2"
+TRANSPOSED = """
+    valid same valid/strides=2 same/strides=2 same/strides=3 valid/dilation_rate=2
+    same/dilation_rate=2 valid/strides=2/output_padding=1 same/strides=2/output_padding=0
+    same/kernel_size=2 valid/strides=3/kernel_size=2 same/strides=2/kernel_size=2
+    same/strides=3/kernel_size=2 same/strides=3/kernel_size=2/output_padding=1
+"""
+POOLS = "valid valid/strides=2 valid/strides=1 same same/strides=1 same/strides=2"
+
+
+def windows(name: str, kinds: str, **fixed: Any) -> list[Case]:
+    """Returns a row for each way of padding and its options, e.g. "same/strides=2"."""
+
+    def make(L: Any, options: dict[str, Any]) -> Any:
+        return getattr(L, name)(**options)
+
+    found = []
+    for kind in kinds.split():
+        padding, *given = kind.split("/")
+        options = {key: int(value) for key, value in (o.split("=") for o in given)}
+        options = fixed | options | {"padding": padding}
+        found.append(Case(name, functools.partial(make, options=options), label=kind))
+    return found
+
+
+def interpolated(kind: str, L: Any) -> Any:
+    """Returns an upsampling of this kind."""
+    return L.UpSampling2D((3, 2), interpolation=kind)
+
 
 LAYERS = [
     Case("Identity", lambda L: L.Identity()),
@@ -62,7 +97,7 @@ LAYERS = [
     Case("Dropout", lambda L: L.Dropout(0.5)),
     Case("SpatialDropout1D", lambda L: L.SpatialDropout1D(0.5)),
     Case("SpatialDropout2D", lambda L: L.SpatialDropout2D(0.5), inputs="grid"),
-    Case("SpatialDropout3D", lambda L: L.SpatialDropout3D(0.5), inputs="film"),
+    Case("SpatialDropout3D", lambda L: L.SpatialDropout3D(0.5), inputs="solid"),
     Case("GaussianDropout", lambda L: L.GaussianDropout(0.5)),
     Case("GaussianNoise", lambda L: L.GaussianNoise(0.5)),
     Case("AlphaDropout", lambda L: L.AlphaDropout(0.5)),
@@ -89,8 +124,18 @@ LAYERS = [
     Case("Permute", lambda L: L.Permute((2, 1)), exempt={"padding": MOVED, "alone": MOVED}),
     Case("RepeatVector", lambda L: L.RepeatVector(3), inputs="vector"),
     Case("ZeroPadding1D", lambda L: L.ZeroPadding1D((1, 2))),
-    Case("Cropping1D", lambda L: L.Cropping1D((1, 1)), front=False),
-    Case("UpSampling1D", lambda L: L.UpSampling1D(2), front=False),
+    Case("ZeroPadding2D", lambda L: L.ZeroPadding2D(((1, 2), (0, 1))), inputs="grid"),
+    Case("ZeroPadding3D", lambda L: L.ZeroPadding3D((1, 0, 2)), inputs="solid"),
+    Case("Cropping1D", lambda L: L.Cropping1D((1, 1))),
+    Case("Cropping2D", lambda L: L.Cropping2D(((1, 0), (0, 2))), inputs="grid"),
+    Case("Cropping3D", lambda L: L.Cropping3D(((0, 2), (1, 0), (0, 1))), inputs="solid"),
+    Case("UpSampling1D", lambda L: L.UpSampling1D(2)),
+    Case("UpSampling2D", lambda L: L.UpSampling2D((2, 3)), inputs="grid"),
+    *[
+        Case("UpSampling2D", functools.partial(interpolated, kind), "grid", label=kind)
+        for kind in ("bilinear", "bicubic", "lanczos3", "lanczos5")
+    ],
+    Case("UpSampling3D", lambda L: L.UpSampling3D((3, 1, 2)), inputs="solid"),
     Case("Concatenate", lambda L: L.Concatenate(), inputs="pair"),
     Case("Add", lambda L: L.Add(), inputs="pair"),
     Case("Subtract", lambda L: L.Subtract(), inputs="pair"),
@@ -108,20 +153,45 @@ LAYERS = [
         exempt={"padding": WIDTH, "alone": WIDTH},
         label="features",
     ),
-    Case("Conv1D", lambda L: L.Conv1D(3, 3)),
-    Case("Conv1D", lambda L: L.Conv1D(3, 3, padding="same", strides=2), front=False, label="same2"),
-    Case("Conv1D", lambda L: L.Conv1D(3, 2, padding="causal", dilation_rate=2), label="causal"),
+    *windows("Conv1D", CONVOLUTIONS, filters=3, kernel_size=3),
+    Case("Conv1D", lambda L: L.Conv1D(4, 2, groups=2), label="groups"),
     Case("Conv2D", lambda L: L.Conv2D(3, (2, 2), padding="same"), inputs="grid"),
-    Case("MaxPooling1D", lambda L: L.MaxPooling1D(2, 1, padding="same")),
-    Case("MaxPooling1D", lambda L: L.MaxPooling1D(3, 2), front=False, label="strided"),
+    Case("Conv2D", lambda L: L.Conv2D(4, (3, 2), (2, 1), groups=2), "grid", label="strided"),
+    Case("Conv2D", lambda L: L.Conv2D(3, 2, 2, "same"), "grid", label="same2"),
+    Case("Conv3D", lambda L: L.Conv3D(3, 2, (2, 1, 1), "same"), inputs="solid"),
+    *windows("DepthwiseConv1D", SHORTER, kernel_size=3),
+    Case("DepthwiseConv1D", lambda L: L.DepthwiseConv1D(2, depth_multiplier=3), label="deep"),
+    Case("DepthwiseConv2D", lambda L: L.DepthwiseConv2D(2, depth_multiplier=2), inputs="grid"),
+    *windows("SeparableConv1D", SHORTER, filters=3, kernel_size=3),
+    Case("SeparableConv1D", lambda L: L.SeparableConv1D(3, 2, depth_multiplier=2), label="deep"),
+    Case("SeparableConv2D", lambda L: L.SeparableConv2D(3, 2, 2, "same"), inputs="grid"),
+    *windows("Conv1DTranspose", TRANSPOSED, filters=3, kernel_size=3),
+    Case("Conv2DTranspose", lambda L: L.Conv2DTranspose(3, (3, 2), (2, 1)), inputs="grid"),
+    Case("Conv2DTranspose", lambda L: L.Conv2DTranspose(3, 2, 2, "same"), "grid", label="same2"),
+    Case("Conv3DTranspose", lambda L: L.Conv3DTranspose(2, 2, 2), inputs="solid"),
+    *windows("MaxPooling1D", POOLS, pool_size=3),
+    *windows("AveragePooling1D", POOLS, pool_size=3),
     Case("MaxPooling2D", lambda L: L.MaxPooling2D((2, 1), (1, 1)), inputs="grid"),
-    Case("AveragePooling1D", lambda L: L.AveragePooling1D(2, 1, padding="same")),
+    Case("MaxPooling2D", lambda L: L.MaxPooling2D(2, padding="same"), "grid", label="same2"),
     Case("AveragePooling2D", lambda L: L.AveragePooling2D((2, 1), (1, 1)), inputs="grid"),
+    Case("AveragePooling2D", lambda L: L.AveragePooling2D(2, None, "same"), "grid", label="same2"),
+    Case("MaxPooling3D", lambda L: L.MaxPooling3D(2), inputs="solid"),
+    Case("AveragePooling3D", lambda L: L.AveragePooling3D(2, 1, "same"), inputs="solid"),
+    Case("AdaptiveMaxPooling1D", lambda L: L.AdaptiveMaxPooling1D(3)),
+    Case("AdaptiveMaxPooling1D", lambda L: L.AdaptiveMaxPooling1D(4), label="overlap"),
+    Case("AdaptiveAveragePooling1D", lambda L: L.AdaptiveAveragePooling1D(2)),
+    Case("AdaptiveAveragePooling1D", lambda L: L.AdaptiveAveragePooling1D(4), label="overlap"),
+    Case("AdaptiveMaxPooling2D", lambda L: L.AdaptiveMaxPooling2D((2, 1)), inputs="grid"),
+    Case("AdaptiveAveragePooling2D", lambda L: L.AdaptiveAveragePooling2D(2), inputs="grid"),
+    Case("AdaptiveMaxPooling3D", lambda L: L.AdaptiveMaxPooling3D((2, 3, 1)), inputs="solid"),
+    Case("AdaptiveAveragePooling3D", lambda L: L.AdaptiveAveragePooling3D(2), inputs="solid"),
     Case("GlobalMaxPooling1D", lambda L: L.GlobalMaxPooling1D()),
     Case("GlobalAveragePooling1D", lambda L: L.GlobalAveragePooling1D()),
     Case("GlobalAveragePooling1D", lambda L: L.GlobalAveragePooling1D(keepdims=True), label="kept"),
     Case("GlobalMaxPooling2D", lambda L: L.GlobalMaxPooling2D(), inputs="grid"),
     Case("GlobalAveragePooling2D", lambda L: L.GlobalAveragePooling2D(), inputs="grid"),
+    Case("GlobalMaxPooling3D", lambda L: L.GlobalMaxPooling3D(), inputs="solid"),
+    Case("GlobalAveragePooling3D", lambda L: L.GlobalAveragePooling3D(), inputs="solid"),
     Case("GlobalAttentionPooling1D", lambda L: L.GlobalAttentionPooling1D(3), oracle=False),
     Case("LastStep", lambda L: L.LastStep(), oracle=False),
     Case("FirstStep", lambda L: L.FirstStep(), oracle=False),
@@ -142,7 +212,29 @@ LAYERS = [
     Case("CuDNNGRU", lambda L: L.CuDNNGRU(3), oracle=False),
     Case("RNN", lambda L: L.RNN(L.LSTMCell(3), return_sequences=True)),
     Case("RNN", lambda L: L.RNN([L.GRUCell(3), L.SimpleRNNCell(2)]), label="stacked"),
+    Case("ConvLSTM1D", lambda L: L.ConvLSTM1D(2, 2), inputs="grid"),
+    Case(
+        "ConvLSTM1D",
+        lambda L: L.ConvLSTM1D(2, 3, 2, "same", return_sequences=True),
+        inputs="grid",
+        label="sequences",
+    ),
+    Case(
+        "ConvLSTM1D",
+        lambda L: L.ConvLSTM1D(2, 2, go_backwards=True, return_sequences=True),
+        inputs="grid",
+        label="backwards",
+    ),
+    Case("ConvLSTM2D", lambda L: L.ConvLSTM2D(2, (2, 1), padding="same"), inputs="solid"),
+    Case("ConvLSTM2D", lambda L: L.ConvLSTM2D(2, 2, return_state=True), "solid", label="state"),
+    Case("ConvLSTM3D", lambda L: L.ConvLSTM3D(2, 2, use_bias=False), inputs="movie"),
     Case("Bidirectional", lambda L: L.Bidirectional(L.LSTM(3, return_sequences=True))),
+    Case(
+        "Bidirectional",
+        lambda L: L.Bidirectional(L.ConvLSTM1D(2, 2, return_sequences=True)),
+        inputs="grid",
+        label="windows",
+    ),
     Case("Bidirectional", lambda L: L.Bidirectional(L.GRU(3), merge_mode="sum"), label="sum"),
     Case(
         "Bidirectional",
@@ -198,8 +290,9 @@ WINDOWLESS = frozenset(
     """
     GlobalAttentionPooling1D LastStep FirstStep CuDNNGRU CuDNNLSTM ThresholdedReLU TimeDistributedDense Identity Dense EinsumDense Activation ReLU LeakyReLU ELU PReLU Softmax Lambda LayerNormalization
     BatchNormalization UnitNormalization GlobalMaxPooling1D GlobalAveragePooling1D SimpleRNN LSTM
-    GRU RNN Bidirectional TimeDistributed MultiHeadAttention GroupQueryAttention Attention AdditiveAttention Concatenate
-    Add Multiply Average Maximum RMSNormalization GroupNormalization SpectralNormalization
+    GRU RNN ConvLSTM1D ConvLSTM2D ConvLSTM3D Bidirectional TimeDistributed MultiHeadAttention
+    GroupQueryAttention Attention AdditiveAttention Concatenate Add Multiply Average Maximum
+    RMSNormalization GroupNormalization SpectralNormalization
     """.split()
 )
 
@@ -215,6 +308,7 @@ TRAINING = frozenset(
 WITHOUT_ROW = {
     "Wrapper": "the base of wrappers, which computes nothing",
     "InputLayer": "no data pass through it: it makes a Symbol",
+    "ConvLSTMCell": "one step: it is run by ConvLSTM2D",
     "LSTMCell": "one step: it is run by RNN",
     "GRUCell": "one step: it is run by RNN",
     "SimpleRNNCell": "one step: it is run by RNN",

@@ -23,7 +23,8 @@ SHAPES = {
     "pair": (FEATURES,),
     "two": (FEATURES,),
     "grid": (3, FEATURES),
-    "film": (3, 2, FEATURES),
+    "solid": (3, 2, FEATURES),
+    "movie": (2, 3, 2, FEATURES),
     "nested": (5, FEATURES),
     "ids": (),
 }

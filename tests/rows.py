@@ -23,7 +23,8 @@ SHAPES = {
     "vector": (FEATURES,),
     "ids": (TIME,),
     "grid": (TIME, 3, FEATURES),
-    "film": (TIME, 3, 2, FEATURES),
+    "solid": (TIME, 3, 2, FEATURES),
+    "movie": (TIME, 2, 3, 2, FEATURES),
     "nested": (TIME, 5, FEATURES),
 }
 

@@ -32,7 +32,7 @@ FLOORS: list[list[str]] = [
     ],
     [
         """kernels kernels.geometry kernels.recurrence kernels.moments kernels.embedding
-        kernels.convolution kernels.gates kernels.pooling kernels.attention ops.table ops.rules
+        kernels.convolution kernels.gates kernels.pooling kernels.adaptive kernels.resizing kernels.attention ops.table ops.rules
         ops.operators ops.core ops.elementwise ops.shape ops.selection ops.steps ops.reduction
         ops.quantiles ops.parts ops.windows ops.signal ops.linalg ops.nn ops.network ops""",
     ],
@@ -44,10 +44,12 @@ FLOORS: list[list[str]] = [
         "constraints",
     ],
     [
-        """layers.core layers.dense layers.einsum_dense layers.embedding layers.convolution layers.pooling layers.cells
-        layers.recurrent layers.cudnn layers.wrappers layers.spectral_normalization layers.attention layers.multi_head
-        layers.normalization layers.noise layers.mask_tools
-        layers.reshaping layers.merging layers.activation layers.lambda_ layers""",
+        """layers.core layers.dense layers.einsum_dense layers.embedding layers.layout
+        layers.convolution layers.convolution_transpose layers.separable layers.pooling
+        layers.adaptive_pooling layers.cells layers.recurrent layers.cudnn layers.convolution_cell
+        layers.convolution_recurrent layers.wrappers layers.spectral_normalization layers.attention
+        layers.multi_head layers.normalization layers.noise layers.mask_tools layers.reshaping
+        layers.resizing layers.merging layers.activation layers.lambda_ layers""",
         """losses.pairs losses.functions losses.base losses.classes losses metrics.base
         metrics.accuracies metrics.means metrics.confusion metrics""",
         "schedules optimizers.schedules optimizers.state optimizers.base optimizers.rules optimizers.scaling optimizers",

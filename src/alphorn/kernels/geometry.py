@@ -171,3 +171,64 @@ def resampled_mask(
     index = lax.iota(jnp.int32, held.shape[1]) - (start // stride)[:, None]
     windows = output_length(stop - start, kernel, stride, dilation, padding)[:, None]
     return held & (index >= 0) & (index < windows)
+
+
+def transposed_pads(
+    kernel: int,
+    stride: int = 1,
+    dilation: int = 1,
+    padding: str = "valid",
+    output_padding: int | None = None,
+) -> tuple[int, int]:
+    """Returns the `(low, high)` padding of an axis that a transposed convolution has stretched.
+
+    With `span - 1` on both ends every output of every tap is there; less crops them. Neither end
+    depends on the axis' length.
+
+    >>> transposed_pads(3, 2, padding="same"), transposed_pads(2, 3)
+    ((2, 1), (1, 2))
+    """
+    check_padding(padding, ("valid", "same"))
+    k = span(kernel, dilation)
+    if padding == "valid":
+        return k - 1, k - 1 + (max(stride - k, 0) if output_padding is None else output_padding)
+    total = k + stride - 2 if output_padding is None else k + k % 2 - 2 + output_padding
+    low = min((total + 1) // 2, k - 1)
+    return low, total - low
+
+
+def transposed_mask(
+    mask: Array,
+    kernel: int,
+    stride: int = 1,
+    dilation: int = 1,
+    padding: str = "valid",
+    output_padding: int | None = None,
+) -> Array:
+    """Returns the `(B, T_out)` mask of what a transposed convolution makes of `(B, T)`.
+
+    An output is valid iff the row alone would have it and its steps are not all missing: where no
+    tap of the row's falls, the row alone has an output without contributions.
+
+    >>> transposed_mask(jnp.array([[True, True, False]]), 3, 2).tolist()
+    [[True, True, True, True, True, False, False]]
+    """
+    low, high = transposed_pads(kernel, stride, dilation, padding, output_padding)
+    k = span(kernel, dilation)
+    start, stop = (edge[:, None] for edge in extent(mask))
+    step = lax.iota(jnp.int32, mask.shape[1])[None]
+    own = (step >= start) & (step < stop)
+    taps = lax.conv_general_dilated(
+        jnp.stack([mask, own], -1).astype(jnp.float32),
+        jnp.ones((kernel, 1, 2), jnp.float32),
+        (1,),
+        [(low, high)],
+        (stride,),
+        (dilation,),
+        ("NXC", "XIO", "NXC"),
+        feature_group_count=2,
+    )
+    held, fall = taps[..., 0] > 0.5, taps[..., 1] > 0.5
+    index = lax.iota(jnp.int32, taps.shape[1])[None] - start * stride
+    length = (stop - start - 1) * stride + 1 + low + high - (k - 1)
+    return (held | ~fall) & (index >= 0) & (index < length) & (stop > start)

@@ -12,9 +12,23 @@ from alphorn.layers.activation import (
     Softmax,
     ThresholdedReLU,
 )
+from alphorn.layers.adaptive_pooling import (
+    AdaptiveAveragePooling1D,
+    AdaptiveAveragePooling2D,
+    AdaptiveAveragePooling3D,
+    AdaptiveMaxPooling1D,
+    AdaptiveMaxPooling2D,
+    AdaptiveMaxPooling3D,
+)
 from alphorn.layers.attention import AdditiveAttention, Attention
 from alphorn.layers.cells import GRUCell, LSTMCell, SimpleRNNCell, StackedRNNCells
-from alphorn.layers.convolution import Conv1D, Conv2D
+from alphorn.layers.convolution import Conv1D, Conv2D, Conv3D
+from alphorn.layers.convolution_recurrent import ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
+from alphorn.layers.convolution_transpose import (
+    Conv1DTranspose,
+    Conv2DTranspose,
+    Conv3DTranspose,
+)
 from alphorn.layers.core import Identity, Input, InputLayer
 from alphorn.layers.cudnn import CuDNNGRU, CuDNNLSTM
 from alphorn.layers.dense import Dense, TimeDistributedDense
@@ -67,22 +81,35 @@ from alphorn.layers.normalization import (
 from alphorn.layers.pooling import (
     AveragePooling1D,
     AveragePooling2D,
+    AveragePooling3D,
     GlobalAveragePooling1D,
     GlobalAveragePooling2D,
+    GlobalAveragePooling3D,
     GlobalMaxPooling1D,
     GlobalMaxPooling2D,
+    GlobalMaxPooling3D,
     MaxPooling1D,
     MaxPooling2D,
+    MaxPooling3D,
 )
 from alphorn.layers.recurrent import GRU, LSTM, RNN, SimpleRNN
-from alphorn.layers.reshaping import (
+from alphorn.layers.reshaping import Flatten, Permute, RepeatVector, Reshape
+from alphorn.layers.resizing import (
     Cropping1D,
-    Flatten,
-    Permute,
-    RepeatVector,
-    Reshape,
+    Cropping2D,
+    Cropping3D,
     UpSampling1D,
+    UpSampling2D,
+    UpSampling3D,
     ZeroPadding1D,
+    ZeroPadding2D,
+    ZeroPadding3D,
+)
+from alphorn.layers.separable import (
+    DepthwiseConv1D,
+    DepthwiseConv2D,
+    SeparableConv1D,
+    SeparableConv2D,
 )
 from alphorn.layers.spectral_normalization import SpectralNormalization
 from alphorn.layers.wrappers import Bidirectional, TimeDistributed, Wrapper
@@ -90,26 +117,23 @@ from alphorn.naming import deserialize as _deserialize
 from alphorn.naming import register, serialize_object
 
 # Other names of the same layers, from Keras and from older Keras.
-AvgPool1D, AvgPool2D = AveragePooling1D, AveragePooling2D
-MaxPool1D, MaxPool2D = MaxPooling1D, MaxPooling2D
-GlobalAvgPool1D, GlobalAvgPool2D = GlobalAveragePooling1D, GlobalAveragePooling2D
-GlobalMaxPool1D, GlobalMaxPool2D = GlobalMaxPooling1D, GlobalMaxPooling2D
-Convolution1D, Convolution2D = Conv1D, Conv2D
+AvgPool1D, AvgPool2D, AvgPool3D = AveragePooling1D, AveragePooling2D, AveragePooling3D
+MaxPool1D, MaxPool2D, MaxPool3D = MaxPooling1D, MaxPooling2D, MaxPooling3D
+GlobalAvgPool1D, GlobalAvgPool2D, GlobalAvgPool3D = (
+    GlobalAveragePooling1D,
+    GlobalAveragePooling2D,
+    GlobalAveragePooling3D,
+)
+GlobalMaxPool1D, GlobalMaxPool2D, GlobalMaxPool3D = (
+    GlobalMaxPooling1D,
+    GlobalMaxPooling2D,
+    GlobalMaxPooling3D,
+)
+Convolution1D, Convolution2D, Convolution3D = Conv1D, Conv2D, Conv3D
+Convolution1DTranspose, Convolution2DTranspose = Conv1DTranspose, Conv2DTranspose
+Convolution3DTranspose = Conv3DTranspose
+SeparableConvolution1D, SeparableConvolution2D = SeparableConv1D, SeparableConv2D
 GroupedQueryAttention = GroupQueryAttention
-for _alias in [
-    "AvgPool1D",
-    "AvgPool2D",
-    "MaxPool1D",
-    "MaxPool2D",
-    "GlobalAvgPool1D",
-    "GlobalAvgPool2D",
-    "GlobalMaxPool1D",
-    "GlobalMaxPool2D",
-    "Convolution1D",
-    "Convolution2D",
-    "GroupedQueryAttention",
-]:
-    register("layers", globals()[_alias], _alias)
 
 __all__ = [
     "ELU",
@@ -118,6 +142,12 @@ __all__ = [
     "RNN",
     "Activation",
     "ActivityRegularization",
+    "AdaptiveAveragePooling1D",
+    "AdaptiveAveragePooling2D",
+    "AdaptiveAveragePooling3D",
+    "AdaptiveMaxPooling1D",
+    "AdaptiveMaxPooling2D",
+    "AdaptiveMaxPooling3D",
     "Add",
     "AdditiveAttention",
     "AlphaDropout",
@@ -125,19 +155,36 @@ __all__ = [
     "Average",
     "AveragePooling1D",
     "AveragePooling2D",
+    "AveragePooling3D",
     "AvgPool1D",
     "AvgPool2D",
+    "AvgPool3D",
     "BatchNormalization",
     "Bidirectional",
     "Concatenate",
     "Conv1D",
+    "Conv1DTranspose",
     "Conv2D",
+    "Conv2DTranspose",
+    "Conv3D",
+    "Conv3DTranspose",
+    "ConvLSTM1D",
+    "ConvLSTM2D",
+    "ConvLSTM3D",
     "Convolution1D",
+    "Convolution1DTranspose",
     "Convolution2D",
+    "Convolution2DTranspose",
+    "Convolution3D",
+    "Convolution3DTranspose",
     "Cropping1D",
+    "Cropping2D",
+    "Cropping3D",
     "CuDNNGRU",
     "CuDNNLSTM",
     "Dense",
+    "DepthwiseConv1D",
+    "DepthwiseConv2D",
     "Dot",
     "Dropout",
     "EinsumDense",
@@ -150,12 +197,16 @@ __all__ = [
     "GlobalAttentionPooling1D",
     "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
+    "GlobalAveragePooling3D",
     "GlobalAvgPool1D",
     "GlobalAvgPool2D",
+    "GlobalAvgPool3D",
     "GlobalMaxPool1D",
     "GlobalMaxPool2D",
+    "GlobalMaxPool3D",
     "GlobalMaxPooling1D",
     "GlobalMaxPooling2D",
+    "GlobalMaxPooling3D",
     "GroupNormalization",
     "GroupQueryAttention",
     "GroupedQueryAttention",
@@ -171,8 +222,10 @@ __all__ = [
     "Masking",
     "MaxPool1D",
     "MaxPool2D",
+    "MaxPool3D",
     "MaxPooling1D",
     "MaxPooling2D",
+    "MaxPooling3D",
     "Maximum",
     "Minimum",
     "MultiHeadAttention",
@@ -185,6 +238,10 @@ __all__ = [
     "RepeatVector",
     "Reshape",
     "RestoreMask",
+    "SeparableConv1D",
+    "SeparableConv2D",
+    "SeparableConvolution1D",
+    "SeparableConvolution2D",
     "SimpleRNN",
     "SimpleRNNCell",
     "Softmax",
@@ -199,8 +256,12 @@ __all__ = [
     "TimeDistributedDense",
     "UnitNormalization",
     "UpSampling1D",
+    "UpSampling2D",
+    "UpSampling3D",
     "Wrapper",
     "ZeroPadding1D",
+    "ZeroPadding2D",
+    "ZeroPadding3D",
     "add",
     "average",
     "concatenate",
@@ -212,6 +273,10 @@ __all__ = [
     "serialize",
     "subtract",
 ]
+
+for _name in __all__:  # files may hold a class by another name of it
+    if isinstance(_class := globals().get(_name), type) and _class.__name__ != _name:
+        register("layers", _class, _name)
 
 
 def serialize(layer: Layer) -> dict[str, Any]:

@@ -107,6 +107,13 @@ class _Cell(Layer):
 
         return draw(self.dropout, self.kernel.shape[0]), draw(self.recurrent_dropout, self.units)
 
+    def drawn_masks(self, inputs: Array, training: bool | None) -> Masks:
+        """Returns what was drawn for the whole sequence, or draws for one step."""
+        masks = _drawn.get({}).get(id(self))
+        if masks is None:
+            return self.dropout_masks(inputs.shape[0], inputs.dtype, training)
+        return masks
+
     def activations(self) -> dict[str, Callable[[Array], Array] | None]:
         """Returns the activations as the kernels know them, by name."""
         names = ("activation", "recurrent_activation")
@@ -140,9 +147,7 @@ class _Cell(Layer):
     ) -> tuple[Array, list[Array]]:
         """Computes one step: `(output, states)` from `(batch, features)` and states."""
         states = list(states) if isinstance(states, list | tuple) else [states]
-        masks = _drawn.get({}).get(id(self))
-        if masks is None:
-            masks = self.dropout_masks(inputs.shape[0], inputs.dtype, training)
+        masks = self.drawn_masks(inputs, training)
         inputs = inputs if masks[0] is None else inputs * masks[0]
         return self.step(inputs, states, masks[1])
 
@@ -226,12 +231,7 @@ class LSTMCell(_Cell):
         """Returns the initializer's values, with ones for the forget gate."""
         if not self.unit_forget_bias:
             return self.bias_initializer(shape, dtype=dtype)
-        parts = [
-            self.bias_initializer((self.units,), dtype=dtype),
-            jnp.ones((self.units,), dtype),
-            self.bias_initializer((2 * self.units,), dtype=dtype),
-        ]
-        return jnp.concatenate(parts)
+        return bias_of_gates(self.bias_initializer, self.units, dtype)
 
     def pointwise(self) -> Pointwise:
         """Returns what the cell does with its gates."""
@@ -320,6 +320,16 @@ class GRUCell(_Cell):
             kept=kept,
         )
         return new, [new]
+
+
+def bias_of_gates(initializer: Callable[..., Array], units: int, dtype: Any) -> Array:
+    """Returns an LSTM's first bias `(4 units,)`, with ones for the forget gate."""
+    parts = [
+        initializer((units,), dtype=dtype),
+        jnp.ones((units,), dtype),
+        initializer((2 * units,), dtype=dtype),
+    ]
+    return jnp.concatenate(parts)
 
 
 def _build(cell: Any, input_shape: Any) -> None:

@@ -5,33 +5,28 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 from jax import Array
 
-from alphorn.config import standardize_data_format
 from alphorn.core.layer import Layer
-from alphorn.core.rules import reduce, refuse_nested, resample
-from alphorn.errors import ArgumentError, MaskError, ShapeError
+from alphorn.core.rules import reduce, resample
+from alphorn.errors import ArgumentError
 from alphorn.kernels.geometry import per_axis, resampled_mask
 from alphorn.kernels.moments import masked_mean
 from alphorn.kernels.pooling import average_pool, masked_max, max_pool
+from alphorn.layers.layout import check_rank, mask_of_windows, set_layout
 
 __all__ = [
     "AveragePooling1D",
     "AveragePooling2D",
+    "AveragePooling3D",
     "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
+    "GlobalAveragePooling3D",
     "GlobalMaxPooling1D",
     "GlobalMaxPooling2D",
+    "GlobalMaxPooling3D",
     "MaxPooling1D",
     "MaxPooling2D",
+    "MaxPooling3D",
 ]
-
-
-def _refuse_channels_first(layer: Any, mask: Array | None) -> None:
-    if mask is not None and layer.data_format == "channels_first":
-        raise MaskError(
-            f"{type(layer).__name__} '{layer.name}': a mask with channels_first",
-            expected="(batch, time, features)",
-            fix="data_format='channels_last'",
-        )
 
 
 class _Pooling(Layer):
@@ -41,12 +36,23 @@ class _Pooling(Layer):
 
     masking = resample
 
+    def convert_arguments(self, kwargs: dict[str, Any]) -> None:
+        """Takes the names of early Keras."""
+        for old, new in (
+            ("pool_length", "pool_size"),
+            ("stride", "strides"),
+            ("border_mode", "padding"),
+        ):
+            if old in kwargs:
+                kwargs[new] = kwargs.pop(old)
+
     def after_init(self) -> None:
         """Checks the arguments."""
         self.pool_size = per_axis(self.pool_size, self.rank, "pool_size")
         given = self.pool_size if self.strides is None else self.strides
         self.strides = per_axis(given, self.rank, "strides")
-        self.data_format = standardize_data_format(self.data_format)
+        set_layout(self, resample)
+        self.padding = str(self.padding).lower()
         if self.padding not in ("valid", "same"):
             raise ArgumentError(
                 f"{type(self).__name__}: padding", repr(self.padding), "'valid' or 'same'"
@@ -54,27 +60,20 @@ class _Pooling(Layer):
 
     def resampled_mask(self, mask: Array | None, outputs: Array) -> Array | None:
         """A window is valid where the row alone has it and it holds a valid step."""
-        if mask is None:
-            return None
+        if mask is None or mask.ndim == 1:
+            return mask
         return resampled_mask(mask, self.pool_size[0], self.strides[0], 1, self.padding)
 
     def call(self, inputs: Array, mask: Array | None = None) -> Array:
         """Returns the windows' figures."""
-        if inputs.ndim != self.rank + 2:
-            raise ShapeError(
-                f"{type(self).__name__} '{self.name}'",
-                received=f"shape {tuple(inputs.shape)}",
-                expected=f"rank {self.rank + 2}",
-            )
-        _refuse_channels_first(self, mask)
-        refuse_nested(self, mask)
+        check_rank(self, inputs.shape)
         return self.pool(
             inputs,
             self.pool_size,
             strides=self.strides,
             padding=self.padding,
             data_format=self.data_format,
-            mask=mask,
+            mask=mask_of_windows(self, mask),
         )
 
 
@@ -129,6 +128,28 @@ class AveragePooling2D(_Pooling):
     data_format: Any = None
 
 
+class MaxPooling3D(_Pooling):
+    """The largest entry of each window. Arguments as in `MaxPooling1D`, one an axis."""
+
+    rank = 3
+    pool = staticmethod(max_pool)
+    pool_size: Any = (2, 2, 2)
+    strides: Any = None
+    padding: str = "valid"
+    data_format: Any = None
+
+
+class AveragePooling3D(_Pooling):
+    """The mean of each window. Arguments as in `MaxPooling1D`, one an axis."""
+
+    rank = 3
+    pool = staticmethod(average_pool)
+    pool_size: Any
+    strides: Any = None
+    padding: str = "valid"
+    data_format: Any = None
+
+
 class _GlobalPooling(Layer):
     if TYPE_CHECKING:  # the fields are those of the subclasses
 
@@ -138,17 +159,13 @@ class _GlobalPooling(Layer):
 
     def after_init(self) -> None:
         """Checks the layout."""
-        self.data_format = standardize_data_format(self.data_format)
+        set_layout(self, reduce)
 
     def call(self, inputs: Array, mask: Array | None = None) -> Array:
         """Returns one figure a feature; 0 for a row without valid steps."""
-        if inputs.ndim != self.rank + 2:
-            raise ShapeError(
-                f"{type(self).__name__} '{self.name}'",
-                received=f"shape {tuple(inputs.shape)}",
-                expected=f"rank {self.rank + 2}",
-            )
-        _refuse_channels_first(self, mask)
+        check_rank(self, inputs.shape)
+        if self.data_format == "channels_first":
+            mask_of_windows(self, mask)
         first = 1 if self.data_format == "channels_last" else 2
         axes = tuple(range(first, first + self.rank))
         if mask is None:
@@ -192,5 +209,21 @@ class GlobalAveragePooling2D(_GlobalPooling):
     """The mean of each channel. Arguments as in `GlobalMaxPooling1D`."""
 
     rank, largest = 2, False
+    data_format: Any = None
+    keepdims: bool = False
+
+
+class GlobalMaxPooling3D(_GlobalPooling):
+    """The largest entry of each channel. Arguments as in `GlobalMaxPooling1D`."""
+
+    rank, largest = 3, True
+    data_format: Any = None
+    keepdims: bool = False
+
+
+class GlobalAveragePooling3D(_GlobalPooling):
+    """The mean of each channel. Arguments as in `GlobalMaxPooling1D`."""
+
+    rank, largest = 3, False
     data_format: Any = None
     keepdims: bool = False

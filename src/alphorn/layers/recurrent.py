@@ -128,7 +128,7 @@ class _Recurrent(Layer):
 
     def _scan_steps(self, step: Any, x: Any, mask: Any, states: Any, zeros: bool) -> Any:
         """Runs `scan_cell`; what the cell writes at a step (seeds) is carried to the next."""
-        variables = self.cell.variables if isinstance(self.cell, Layer) else []
+        variables = self._read_by_steps()
         written = [v for v in variables if not getattr(v, "born_trainable", v.trainable)]
 
         def run() -> Any:
@@ -149,6 +149,10 @@ class _Recurrent(Layer):
             if variable in carried:
                 variable.assign(value)
         return out
+
+    def _read_by_steps(self) -> list[Variable]:
+        """The Variables that a step may read."""
+        return self.cell.variables if isinstance(self.cell, Layer) else []
 
     def _returned(self, sequences: Any, last: Any, states: Any) -> Any:
         output = sequences if self.return_sequences else last
@@ -285,6 +289,10 @@ class _Fused(_Recurrent):
                 received="True, and there is no cuDNN kernel",
                 expected="'auto' or False",
             )
+
+    def _read_by_steps(self) -> list[Variable]:
+        drawn_before = set(self.cell.seed_generator.variables)
+        return [v for v in self.cell.variables if v not in drawn_before]
 
     def cell_name(self) -> str:
         """Returns the cell's name in paths of weights."""

@@ -10,23 +10,18 @@ from jax import Array
 
 from alphorn.config import standardize_data_format
 from alphorn.core.layer import Layer
-from alphorn.core.masked import extent
-from alphorn.core.rules import filled, refuse_nested, resample
+from alphorn.core.rules import filled, resample
 from alphorn.errors import ArgumentError, ShapeError
 
 __all__ = [
-    "Cropping1D",
     "Flatten",
     "Permute",
     "RepeatVector",
     "Reshape",
-    "UpSampling1D",
-    "ZeroPadding1D",
 ]
 
-_moves = filled(resample, 0.0)
 # Without windows a mask of rows stays one: it need not be spread over the steps.
-_carries = replace(_moves, steps=False)
+_carries = replace(filled(resample, 0.0), steps=False)
 
 
 class Flatten(Layer):
@@ -188,108 +183,3 @@ class RepeatVector(Layer):
                 expected="(batch, features)",
             )
         return jnp.repeat(inputs[:, None], self.n, 1)
-
-
-class ZeroPadding1D(Layer):
-    """Adds steps of zeros round each row: they are valid steps, as they would be alone.
-
-    Args:
-        padding: A number for both ends, or `(before, after)`.
-        data_format: "channels_last" or "channels_first".
-    """
-
-    padding: Any = 1
-    data_format: Any = None
-    masking = _moves
-
-    def after_init(self) -> None:
-        """Checks the numbers."""
-        self.data_format = standardize_data_format(self.data_format)
-        given = self.padding
-        self.padding = (given, given) if isinstance(given, int) else tuple(given)
-
-    def _places(self, mask: Array, length: int) -> tuple[Array, Array, Array]:
-        start, stop = (edge[:, None] for edge in extent(mask))
-        step = jnp.arange(length, dtype=jnp.int32)[None]
-        before, after = self.padding
-        inside = (step >= start) & (step < stop + before + after) & (stop > start)
-        source = step - before
-        own = (source >= start) & (source < stop)
-        return source, own, inside
-
-    def resampled_mask(self, mask: Array | None, outputs: Array) -> Array | None:
-        """The row's steps and the new ones round them; missing steps stay missing."""
-        if mask is None or mask.ndim < 2:
-            return mask
-        source, own, inside = self._places(mask, outputs.shape[1])
-        valid = jnp.take_along_axis(mask, jnp.clip(source, 0, mask.shape[1] - 1), 1)
-        return inside & (valid | ~own)
-
-    def call(self, inputs: Array, mask: Array | None = None) -> Array:
-        """Returns `(batch, before + time + after, features)`."""
-        refuse_nested(self, mask)
-        if self.data_format == "channels_first":
-            return jnp.pad(inputs, ((0, 0), (0, 0), self.padding))
-        return jnp.pad(inputs, ((0, 0), self.padding, (0, 0)))
-
-
-class Cropping1D(Layer):
-    """Takes steps off both ends of each row.
-
-    Args:
-        cropping: A number for both ends, or `(before, after)`.
-    """
-
-    cropping: Any = (1, 1)
-    masking = _moves
-
-    def after_init(self) -> None:
-        """Checks the numbers."""
-        given = self.cropping
-        self.cropping = (given, given) if isinstance(given, int) else tuple(given)
-
-    def resampled_mask(self, mask: Array | None, outputs: Array) -> Array | None:
-        """What the row alone would have left."""
-        if mask is None or mask.ndim < 2:
-            return mask
-        start, stop = (edge[:, None] for edge in extent(mask))
-        before, after = self.cropping
-        step = jnp.arange(mask.shape[1])[None]
-        left = mask & (step >= start + before) & (step < stop - after)
-        return left[:, before : before + outputs.shape[1]]
-
-    def call(self, inputs: Array, mask: Array | None = None) -> Array:
-        """Returns the rows without their ends."""
-        refuse_nested(self, mask)
-        before, after = self.cropping
-        size = inputs.shape[1]
-        if mask is None:
-            if before + after >= size:
-                raise ShapeError(
-                    f"Cropping1D '{self.name}'",
-                    received=f"{size} steps",
-                    expected=f"more than {before + after}",
-                )
-            return inputs[:, before : size - after]
-        kept = inputs[:, before:] if size > before else inputs[:, :0]
-        # Rows end where they end: what is beyond is masked, not cut.
-        return kept[:, : max(size - before - after, 0)]
-
-
-class UpSampling1D(Layer):
-    """Repeats each step.
-
-    Args:
-        size: How often.
-    """
-
-    size: int = 2
-    masking = _moves
-
-    def resampled_mask(self, mask: Array | None, outputs: Array) -> Array | None:
-        """Each step's own validity, repeated."""
-        return mask if mask is None or mask.ndim < 2 else jnp.repeat(mask, self.size, 1)
-
-    def call(self, inputs: Array) -> Array:
-        """Returns `(batch, time * size, features)`."""
-        return jnp.repeat(inputs, self.size, 1)
