@@ -53,14 +53,15 @@ FLOORS: list[list[str]] = [
     ],
     [
         """training training.interrupts training.events training.progress training.callbacks
-        training.ragged training.data training.step
+        training.ragged training.workers training.data training.step
         training.compiled training.stepping training.loop callbacks""",
     ],
     [
         """models.graph models.config models.model models.sequential models summary saving.weights
         saving""",
-        "preprocessing.text preprocessing.sequence preprocessing",
-        "utils",
+        """preprocessing.words preprocessing.tokenizer preprocessing.text preprocessing.draws
+        preprocessing.windows preprocessing.sequence preprocessing
+        utils.py_dataset utils.splitting utils""",
     ],
     [
         "",  # the package itself: names only

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class Draws:
         self._put(np.array(words[:-1], np.uint32), words[-1])
 
     def _put(self, key: np.ndarray, position: int) -> None:
-        state = {"key": key, "pos": position}
+        state: Any = {"key": key, "pos": position}
         self._twister.state = {"bit_generator": "MT19937", "state": state}
 
     def close(self) -> None:

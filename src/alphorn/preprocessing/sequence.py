@@ -55,7 +55,9 @@ def pad_sequences(
         if not isinstance(side, str) or side not in ("pre", "post"):
             raise ArgumentError(f"pad_sequences: {name}", repr(side), "'pre' or 'post'")
     if maxlen is not None and not (isinstance(maxlen, int | np.integer) and maxlen > 0):
-        raise ArgumentError("pad_sequences: maxlen", repr(maxlen), "a whole number above 0, or None")
+        raise ArgumentError(
+            "pad_sequences: maxlen", repr(maxlen), "a whole number above 0, or None"
+        )
     rows, lengths = _measured(sequences)
     width = int(lengths.max(initial=0) if maxlen is None else maxlen)
     first = next((i for i, length in enumerate(lengths.tolist()) if length), None)

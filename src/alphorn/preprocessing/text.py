@@ -5,7 +5,6 @@ from hashlib import md5
 from importlib import import_module
 from typing import Any
 
-
 from alphorn.errors import ArgumentError, UnexpectedArgumentError
 from alphorn.preprocessing.tokenizer import Tokenizer, tokenizer_from_json
 from alphorn.preprocessing.words import PUNCTUATION, checked, cut, filters_of
@@ -100,16 +99,14 @@ def hashing_trick(
     """
     if n < 2:
         raise ArgumentError("hashing_trick: n", n, "at least 2, as 0 is no word")
-    if hash_function is None:
-        hash_function = hash
-    elif hash_function == "md5":
-        hash_function = _md5
-    elif not callable(hash_function):
+    known: dict[Any, Callable[[str], int]] = {None: hash, "md5": _md5}
+    number_of = hash_function if callable(hash_function) else known.get(hash_function)
+    if number_of is None:
         raise UnexpectedArgumentError(
             "hashing_trick: hash_function", repr(hash_function), "None, 'md5' or a function"
         )
     words = analyzer(text) if analyzer else text_to_word_sequence(text, filters, lower, split)
-    return [hash_function(word) % (n - 1) + 1 for word in words]
+    return [number_of(word) % (n - 1) + 1 for word in words]
 
 
 def _md5(word: str) -> int:
