@@ -17,7 +17,7 @@ TEXTS = [
     "   ",
     "naïve Σοφος ΟΔΟΣ, ΑΣ. straße İstanbul",
     "non\u00a0breaking\u3000blanks\x0band\x85lines\u2028here",
-    "我喜欢自然语言处理，也喜欢猫。",
+    "我喜欢自然语言处理，也喜欢猫。",  # noqa: RUF001
     "東京は日本の首都です。",
     "emoji 😀 and 😀! end",
     "a NUL \0 inside",
@@ -37,7 +37,7 @@ SPLITTERS: list[dict[str, Any]] = [
     {"split": " t"},
     {"split": "-|-", "filters": "|-!"},
     {"split": "\0"},
-    {"filters": "，。、"},
+    {"filters": "，。、"},  # noqa: RUF001
 ]
 TOKENIZERS: list[dict[str, Any]] = [
     {},

@@ -86,9 +86,8 @@ def test_a_tokenizer_that_keras_wrote_is_read_and_ours_is_read_by_keras():
     assert "quite" in theirs.word_index and theirs.document_count == len(cases.TEXTS) + 1
 
 
-ANY_TEXT = st.text(
-    st.sampled_from("abΣσİß ,.!\t\n\x0b\x00\u00a0\u3000é中😀") | st.characters(codec="utf-8")
-)
+ODD = "abΣ\u03c3İß ,.!\t\n\x0b\x00\u00a0\u3000é中😀"
+ANY_TEXT = st.text(st.sampled_from(ODD) | st.characters(codec="utf-8"))
 DOCUMENT = ANY_TEXT | st.lists(ANY_TEXT, max_size=4)
 OPTIONS = st.fixed_dictionaries(
     {},

@@ -280,7 +280,7 @@ def timeseries_dataset_from_array(
     """Returns batches of windows of a time series; `fit`, `evaluate` and `predict` take them.
 
     The window that starts at step i has the target `targets[i]`: to predict the step behind each
-    window give `data[:-sequence_length]` and `data[sequence_length:]`.
+    window give `data` and `data[sequence_length:]`. Windows without a target are left out.
 
     Args:
         data: Steps, `(time, ...)`.

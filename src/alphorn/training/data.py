@@ -279,8 +279,6 @@ class Stream:
         self.iterator: Iterator[Any] | None = None
 
     def _next(self) -> Iterator[Any]:
-        if hasattr(self.source, "on_epoch_begin"):
-            self.source.on_epoch_begin()
         if hasattr(self.source, "__getitem__") and wants_workers(self.source):
             return made_ahead(self.source, self.known)
         if hasattr(self.source, "__getitem__") and self.known is not None:
@@ -291,6 +289,8 @@ class Stream:
 
     def blocks(self, order: np.ndarray | None, size: int) -> Iterator[tuple[Batch, int]]:
         """Yields batches one at a time; a source that never ends goes on where it was."""
+        if hasattr(self.source, "on_epoch_begin"):
+            self.source.on_epoch_begin()
         unnumbered = getattr(self.source, "num_batches", 0) is None
         endless = self.known is None and (iter_is_self(self.source) or unnumbered)
         if self.iterator is None or not endless:
