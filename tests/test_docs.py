@@ -27,6 +27,16 @@ def test_the_python_of_a_page_runs(
     assert namespace
 
 
+def test_the_lines_of_the_table_of_preprocessing_run() -> None:
+    page = ROOT / "docs" / "preprocessing.md"
+    namespace: dict[str, object] = {"__name__": "page"}
+    exec(blocks_of(page)[0][1], namespace)
+    rows = re.findall(r"^\| (`.+?`) \| `(.+?)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) > 20
+    for name, line in rows:
+        assert exec(line, namespace) is None, name
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):

@@ -56,7 +56,7 @@ FLOORS: list[list[str]] = [
     ],
     [
         """training training.interrupts training.events training.progress training.callbacks
-        training.ragged training.data training.step
+        training.ragged training.workers training.data training.step
         training.compiled training.stepping training.loop callbacks""",
     ],
     [
@@ -66,9 +66,11 @@ FLOORS: list[list[str]] = [
         preprocessing.image.color preprocessing.image.resize preprocessing.image.files
         preprocessing.image.iterators preprocessing.image.batches preprocessing.image.memory
         preprocessing.image.folders preprocessing.image.frames preprocessing.image.normalization
-        preprocessing.image.generator preprocessing.image preprocessing.text preprocessing.sequence
+        preprocessing.image.generator preprocessing.image preprocessing.words
+        preprocessing.tokenizer preprocessing.text preprocessing.draws preprocessing.windows
+        preprocessing.sequence
         preprocessing.directories preprocessing.datasets preprocessing
-        utils.downloads utils
+        utils.downloads utils.py_dataset utils.splitting utils
         datasets.source datasets.words datasets.cifar datasets.mnist datasets.fashion_mnist
         datasets.cifar10 datasets.cifar100 datasets.imdb datasets.reuters datasets.boston_housing
         datasets.california_housing datasets""",

@@ -114,6 +114,11 @@ DIFFERENCES = {
     "random.SeedGenerator": ("kwargs", "only options of other backends in Keras"),
     "saving.load_weights": ("kwargs", "only options of other file formats in Keras"),
     "saving.save_weights": ("kwargs max_shard_size", "one file, never shards"),
+    "utils.split_dataset": ("preferred_backend", "parts come in the form of the data"),
+    "preprocessing.timeseries_dataset_from_array": (
+        "format",
+        "one form, which needs no other library",
+    ),
     "optimizers.Adadelta.update_step": ("grad gradient", "one name in all rules"),
     **{
         f"optimizers.{name}.build": ("var_list variables", "by position, as training calls it")

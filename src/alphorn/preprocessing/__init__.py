@@ -5,6 +5,7 @@ from alphorn.preprocessing.datasets import (
     image_dataset_from_directory,
     text_dataset_from_directory,
 )
+from alphorn.preprocessing.windows import timeseries_dataset_from_array
 
 __all__ = [
     "image",
@@ -12,4 +13,5 @@ __all__ = [
     "sequence",
     "text",
     "text_dataset_from_directory",
+    "timeseries_dataset_from_array",
 ]

@@ -14,6 +14,7 @@ import numpy as np
 from alphorn.core.masked import Masked, is_masked
 from alphorn.errors import DataError
 from alphorn.training.ragged import Ragged, Shapes, equal_lengths
+from alphorn.training.workers import made_ahead, wants_workers
 
 
 @dataclass(frozen=True)
@@ -271,20 +272,27 @@ class Stream:
 
     def __init__(self, source: Any, steps: int | None = None):
         self.source = source
-        known = len(source) if hasattr(source, "__len__") else None
-        self.steps = steps or known
+        self.known = len(source) if hasattr(source, "__len__") else None
+        if self.known is None:
+            self.known = getattr(source, "num_batches", None)
+        self.steps = steps or self.known
         self.iterator: Iterator[Any] | None = None
 
     def _next(self) -> Iterator[Any]:
-        if hasattr(self.source, "__getitem__") and hasattr(self.source, "__len__"):
-            return (self.source[i] for i in range(len(self.source)))
+        if hasattr(self.source, "__getitem__") and wants_workers(self.source):
+            return made_ahead(self.source, self.known)
+        if hasattr(self.source, "__getitem__") and self.known is not None:
+            return (self.source[i] for i in range(self.known))
         if hasattr(self.source, "as_numpy_iterator"):
             return self.source.as_numpy_iterator()
         return iter(self.source)
 
     def blocks(self, order: np.ndarray | None, size: int) -> Iterator[tuple[Batch, int]]:
         """Yields batches one at a time; a source that never ends goes on where it was."""
-        endless = not hasattr(self.source, "__len__") and iter_is_self(self.source)
+        if hasattr(self.source, "on_epoch_begin"):
+            self.source.on_epoch_begin()
+        unnumbered = getattr(self.source, "num_batches", 0) is None
+        endless = self.known is None and (iter_is_self(self.source) or unnumbered)
         if self.iterator is None or not endless:
             self.iterator = self._next()
         count = 0

@@ -20,12 +20,19 @@ from alphorn.preprocessing.datasets import (
     text_dataset_from_directory,
 )
 from alphorn.preprocessing.image import array_to_img, img_to_array, load_img, save_img
+from alphorn.preprocessing.sequence import pad_sequences
+from alphorn.preprocessing.windows import timeseries_dataset_from_array
 from alphorn.utils.downloads import get_file
+from alphorn.utils.py_dataset import PyDataset
+from alphorn.utils.splitting import split_dataset
 
 CustomObjectScope = custom_object_scope
+Sequence = PyDataset  # the name before Keras 3
 
 __all__ = [
     "CustomObjectScope",
+    "PyDataset",
+    "Sequence",
     "array_to_img",
     "audio_dataset_from_directory",
     "clear_session",
@@ -38,10 +45,13 @@ __all__ = [
     "img_to_array",
     "load_img",
     "normalize",
+    "pad_sequences",
     "register_keras_serializable",
     "save_img",
     "set_random_seed",
+    "split_dataset",
     "text_dataset_from_directory",
+    "timeseries_dataset_from_array",
     "to_categorical",
 ]
 
@@ -65,16 +75,23 @@ def to_categorical(x: Any, num_classes: int | None = None) -> np.ndarray:
     labels = np.asarray(x, dtype="int64")
     if labels.ndim > 1 and labels.shape[-1] == 1:
         labels = labels[..., 0]
-    classes = int(labels.max()) + 1 if num_classes is None else num_classes
+    classes = num_classes or int(labels.max(initial=-1)) + 1
     if labels.size and (labels.max() >= classes or labels.min() < 0):
         raise ArgumentError(
             "to_categorical", f"classes {labels.min()} to {labels.max()}", f"0 to {classes - 1}"
         )
-    return np.eye(classes)[labels]
+    rows = np.zeros((*labels.shape, classes))
+    np.put_along_axis(rows, labels[..., None], 1, axis=-1)
+    return rows
 
 
 def normalize(x: Any, axis: int = -1, order: int = 2) -> np.ndarray:
-    """Returns an array over its norm along an axis."""
+    """Returns an array over its norm along an axis; zeros stay zeros.
+
+    >>> normalize(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    array([[0.6, 0.8],
+           [0. , 0. ]])
+    """
     array = np.atleast_1d(np.asarray(x))
     norms = np.atleast_1d(np.linalg.norm(array, order, axis))
     norms[norms == 0] = 1

@@ -1,0 +1,327 @@
+"""Words and their ids: the vocabulary of texts, learned in one pass over a stream."""
+
+import json
+import warnings
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from alphorn.errors import ArgumentError, StateError, UnexpectedArgumentError
+from alphorn.preprocessing.words import PUNCTUATION, checked, cut, filters_of, runs, small
+
+__all__ = ["Tokenizer", "tokenizer_from_json"]
+
+MODES = ("binary", "count", "freq", "tfidf")
+_TABLES = ("word_counts", "word_docs", "index_docs", "index_word", "word_index")
+
+
+class Tokenizer:
+    """Learns a vocabulary and turns texts into lists of ids.
+
+    Id 0 is no word: it is padding. A text is a string, or the list of its words.
+
+    Args:
+        num_words: Only ids below it come out; the vocabulary keeps all words.
+        filters, lower, split: As in `text_to_word_sequence`.
+        char_level: Whether characters are the words, for scripts without spaces.
+        oov_token: Stands for words that are not known; it gets id 1.
+        analyzer: A function `text -> words` in place of filters, lower and split.
+        **kwargs: `document_count`, texts seen before; Keras's old `nb_words`.
+
+    Attributes:
+        word_index, index_word: Id by word and word by id, the most frequent word first.
+        word_counts: How often each word was seen, in the order of their first sight.
+        word_docs, index_docs: In how many texts each word, each id was seen.
+        document_count: How many texts were seen.
+
+    Raises:
+        ArgumentError: `num_words` below 1; a text that is no text, by its number.
+
+    >>> tokenizer = Tokenizer()
+    >>> tokenizer.fit_on_texts(["the cat", "the dog"])
+    >>> tokenizer.texts_to_sequences(["the dog barks"])
+    [[1, 3]]
+    """
+
+    analyzer: Callable | None = None  # tokenizers that were pickled before there was one
+
+    def __init__(
+        self,
+        num_words: int | None = None,
+        filters: str = PUNCTUATION,
+        lower: bool = True,
+        split: Any = " ",
+        char_level: bool = False,
+        oov_token: str | None = None,
+        analyzer: Callable | None = None,
+        **kwargs: Any,
+    ):
+        num_words = kwargs.pop("nb_words", num_words)
+        self.document_count = kwargs.pop("document_count", 0)
+        if kwargs:
+            raise UnexpectedArgumentError(
+                "Tokenizer", ", ".join(kwargs), "num_words, filters, lower, split, char_level, ..."
+            )
+        number = isinstance(num_words, int | float | np.number)
+        if num_words is not None and not (number and num_words >= 1 and num_words % 1 == 0):
+            raise ArgumentError(
+                "Tokenizer: num_words", repr(num_words), "a whole number above 0", "None for all"
+            )
+        self.num_words = None if num_words is None else int(num_words)
+        self.filters, self.lower, self.split = filters, lower, split
+        self.char_level, self.oov_token, self.analyzer = char_level, oov_token, analyzer
+        self.word_counts: OrderedDict[Any, int] = OrderedDict()
+        self.word_docs: defaultdict[Any, int] = defaultdict(int)
+        self.index_docs: defaultdict[int, int] = defaultdict(int)
+        self.word_index: dict[Any, int] = {}
+        self.index_word: dict[int, Any] = {}
+
+    def _words(self, texts: list[Any]) -> list[Any]:
+        """Returns the words of texts: of several strings, or of one list."""
+        if isinstance(texts[0], list):
+            return [small(texts[0], "Tokenizer: a list of words") if self.lower else texts[0]]
+        if self.char_level:
+            return [text.lower() for text in texts] if self.lower else texts
+        if self.analyzer is not None:
+            return [list(self.analyzer(text)) for text in texts]
+        return cut(
+            texts, filters_of(self.filters, "Tokenizer"), self.lower, self.split, "Tokenizer"
+        )
+
+    def _documents(self, texts: Iterable[Any]) -> Iterator[list[Any]]:
+        """Yields the words of texts, of some texts at a time."""
+        if isinstance(texts, str) and not self.char_level:
+            warnings.warn(
+                "Tokenizer: one string is taken as a list of texts of one character each; "
+                "for one text write [text]",
+                stacklevel=3,
+            )
+        if not isinstance(texts, Iterable):
+            raise UnexpectedArgumentError("Tokenizer: texts", repr(texts), "texts in a list")
+        return map(self._words, runs(texts, "Tokenizer"))
+
+    def fit_on_texts(self, texts: Iterable[Any]) -> None:
+        """Learns the words of texts, the most frequent first; again, to learn more.
+
+        Args:
+            texts: Strings, or lists of words; a generator is read once, and not kept.
+        """
+        counts, documents = Counter(self.word_counts), Counter(self.word_docs)
+        seen = 0
+        for words in self._documents(texts):
+            seen += len(words)
+            counts.update(chain.from_iterable(words))
+            documents.update(chain.from_iterable(map(set, words)))
+        self.document_count += seen
+        self.word_counts = OrderedDict(counts)
+        # In the order of the words: that of a set changes from run to run, and so would a file.
+        in_order = {word: documents[word] for word in counts if word in documents}
+        self.word_docs = defaultdict(int, in_order | documents)
+        vocabulary = [] if self.oov_token is None else [self.oov_token]
+        vocabulary += sorted(counts, key=counts.__getitem__, reverse=True)
+        self.word_index = dict(zip(vocabulary, range(1, len(vocabulary) + 1), strict=True))
+        self.index_word = {i: word for word, i in self.word_index.items()}
+        self.index_docs.update({self.word_index[w]: n for w, n in self.word_docs.items()})
+
+    def fit_on_sequences(self, sequences: Iterable[Any]) -> None:
+        """Counts the texts that hold each id, for `sequences_to_matrix(mode="tfidf")`.
+
+        Args:
+            sequences: Lists of ids.
+        """
+        documents = Counter(self.index_docs)
+        seen = 0
+        for row in sequences:
+            seen += 1
+            documents.update(set(_ids(row, seen - 1)))
+        self.document_count += seen
+        self.index_docs = defaultdict(int, documents)
+
+    def _lookup(self) -> "_Memo":
+        """Returns id by word, None for a word that is left out."""
+        unknown = None if self.oov_token is None else self.word_index.get(self.oov_token)
+        known, limit = self.word_index, self.num_words
+
+        def find(word: Any) -> int | None:
+            i = known.get(word)
+            return unknown if i is None or (limit and i >= limit) else i
+
+        return _Memo(find, 2 * len(known) + 1000)
+
+    def texts_to_sequences(self, texts: Iterable[Any]) -> list[list[int]]:
+        """Returns the ids of each text's words; those that are not known are left out.
+
+        With an `oov_token` its id stands for them.
+        """
+        ids = self._lookup().__getitem__
+        found = [list(map(ids, words)) for many in self._documents(texts) for words in many]
+        return [[i for i in row if i is not None] if None in row else row for row in found]
+
+    def texts_to_sequences_generator(self, texts: Iterable[Any]) -> Iterator[list[int]]:
+        """Yields the ids of each text's words, each before the next text is read."""
+        ids = self._lookup().__getitem__
+        for number, text in enumerate(texts):
+            words = self._words([checked(text, f"Tokenizer: text {number}")])[0]
+            yield [i for i in map(ids, words) if i is not None]
+
+    def sequences_to_texts(self, sequences: Iterable[Any]) -> list[str]:
+        """Returns the words of each list of ids, parted by blanks.
+
+        >>> tokenizer = Tokenizer()
+        >>> tokenizer.fit_on_texts(["to be"])
+        >>> tokenizer.sequences_to_texts([[2, 1], [1]])
+        ['be to', 'to']
+        """
+        return list(self.sequences_to_texts_generator(sequences))
+
+    def sequences_to_texts_generator(self, sequences: Iterable[Any]) -> Iterator[str]:
+        """Yields the words of each list of ids."""
+        index = None if self.oov_token is None else self.word_index.get(self.oov_token)
+        unknown = None if index is None else self.index_word[index]
+        known, limit = self.index_word, self.num_words
+
+        def find(i: Any) -> Any:
+            word = known.get(i)
+            return unknown if word is None or (limit and i >= limit) else word
+
+        word_of = _Memo(find, 2 * len(known) + 1000).__getitem__
+        for number, row in enumerate(sequences):
+            words = map(word_of, _ids(row, number))
+            yield " ".join([word for word in words if word is not None])
+
+    def texts_to_matrix(self, texts: Iterable[Any], mode: str = "binary") -> np.ndarray:
+        """Returns one row of figures a text, `(texts, num_words)`: see `sequences_to_matrix`."""
+        self._width(mode)  # before the work
+        return self.sequences_to_matrix(self.texts_to_sequences(texts), mode)
+
+    def sequences_to_matrix(self, sequences: Iterable[Any], mode: str = "binary") -> np.ndarray:
+        """Returns one row of figures a list of ids, `(rows, num_words)`; a column is an id.
+
+        Args:
+            sequences: Lists of ids; those from `num_words` on are left out.
+            mode: "binary" (1 where the id occurs), "count", "freq" (count by the length of the
+                list), "tfidf" (`(1 + log(count)) * log(1 + texts / (1 + texts with the id))`).
+
+        Raises:
+            StateError: no `num_words` and no vocabulary; "tfidf" with no texts seen.
+
+        >>> Tokenizer(num_words=4).sequences_to_matrix([[1, 1, 3]], mode="count")
+        array([[0., 2., 0., 1.]])
+        """
+        width = self._width(mode)
+        rows = [_ids(row, number) for number, row in enumerate(sequences)]
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        ids = np.array(list(chain.from_iterable(rows))) if lengths.any() else np.zeros(0, int)
+        if ids.dtype.kind not in "iu" or (ids < 0).any():
+            raise ArgumentError(
+                "Tokenizer: sequences",
+                received=f"ids of type {ids.dtype}" if ids.dtype.kind not in "iu" else ids.min(),
+                expected="whole numbers, 0 or above",
+            )
+        places = np.repeat(np.arange(len(rows)) * width, lengths) + ids
+        places, counts = np.unique(places[ids < width], return_counts=True)
+        matrix = np.zeros((len(rows), width))
+        figures = matrix.reshape(-1)
+        if mode == "binary":
+            figures[places] = 1
+        elif mode == "count":
+            figures[places] = counts
+        elif mode == "freq":
+            figures[places] = counts / lengths[places // width]
+        else:
+            columns, column = np.unique(places % width, return_inverse=True)
+            texts = np.array([self.index_docs.get(i, 0) for i in columns.tolist()])
+            rarity = np.log(1 + self.document_count / (1 + texts))
+            figures[places] = (1 + np.log(counts)) * rarity[column]
+        return matrix
+
+    def _width(self, mode: str) -> int:
+        if mode not in MODES:
+            raise ArgumentError("Tokenizer: mode", repr(mode), ", ".join(map(repr, MODES)))
+        width = self.num_words or (len(self.word_index) + 1 if self.word_index else 0)
+        if not width:
+            raise StateError(
+                "Tokenizer has no vocabulary", fix="fit_on_texts first, or give num_words"
+            )
+        if mode == "tfidf" and not self.document_count:
+            raise StateError(
+                "Tokenizer has seen no texts, from which 'tfidf' is made", fix="fit_on_texts first"
+            )
+        return width
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns arguments and vocabulary, tables as JSON text."""
+        names = ("num_words", "filters", "lower", "split", "char_level", "oov_token")
+        config = {name: getattr(self, name) for name in (*names, "document_count")}
+        return config | {name: json.dumps(getattr(self, name)) for name in _TABLES}
+
+    def to_json(self, **kwargs: Any) -> str:
+        """Returns the tokenizer as JSON, for `tokenizer_from_json` here or in Keras.
+
+        Functions cannot stand in it (a warning says so): set `split` or `analyzer` after loading.
+
+        Args:
+            **kwargs: For `json.dumps`.
+        """
+        config = self.get_config()
+        functions = [n for n in ("split", "analyzer") if callable(getattr(self, n))]
+        if functions:
+            config["split"] = " " if "split" in functions else config["split"]
+            warnings.warn(
+                f"Tokenizer.to_json: {' and '.join(functions)} is a function, which JSON cannot "
+                "hold: set it again after tokenizer_from_json",
+                stacklevel=2,
+            )
+        return json.dumps({"class_name": type(self).__name__, "config": config}, **kwargs)
+
+
+class _Memo(dict):
+    """What a function gives, kept for the first so many keys."""
+
+    def __init__(self, find: Callable[[Any], Any], limit: int):
+        super().__init__()
+        self.find, self.limit = find, limit
+
+    def __missing__(self, key: Any) -> Any:
+        value = self.find(key)
+        if len(self) < self.limit:
+            self[key] = value
+        return value
+
+
+def _ids(row: Any, number: int) -> list[Any]:
+    row = row.tolist() if hasattr(row, "tolist") else row
+    if isinstance(row, Iterable) and not isinstance(row, str):
+        return list(row)
+    raise UnexpectedArgumentError(
+        f"Tokenizer: sequence {number}", repr(row), "a list of ids", "for one list write [ids]"
+    )
+
+
+def tokenizer_from_json(json_string: str) -> Tokenizer:
+    """Returns the tokenizer that `to_json` wrote, here or in Keras.
+
+    Raises:
+        ArgumentError: the text is no JSON, or not that of a tokenizer.
+    """
+    try:
+        config = dict(json.loads(json_string)["config"])
+        tables = {name: json.loads(config.pop(name)) for name in _TABLES}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArgumentError(
+            "tokenizer_from_json",
+            received=f"{json_string!r:.60}: {type(error).__name__}: {error}",
+            expected="the text that tokenizer.to_json() returned",
+            fix="of a file, give the text: Path(file).read_text()",
+        ) from None
+    config["num_words"] = config.get("num_words") or None
+    tokenizer = Tokenizer(**config)
+    tokenizer.word_counts = OrderedDict(tables["word_counts"])
+    tokenizer.word_docs.update(tables["word_docs"])
+    tokenizer.index_docs.update({int(k): v for k, v in tables["index_docs"].items()})
+    tokenizer.index_word = {int(k): v for k, v in tables["index_word"].items()}
+    tokenizer.word_index = tables["word_index"]
+    return tokenizer

@@ -1,0 +1,59 @@
+"""Batches made ahead by threads or processes, and handed out in their order."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import count, islice
+from multiprocessing import get_context
+from typing import Any
+
+
+def wants_workers(source: Any) -> bool:
+    """Returns whether a dataset asks for its batches to be made by others, as a PyDataset may."""
+    workers = getattr(source, "workers", 1)
+    return workers > 1 or (workers > 0 and bool(getattr(source, "use_multiprocessing", False)))
+
+
+def made_ahead(source: Any, batches: int | None) -> Iterator[Any]:
+    """Yields `source[0]`, `source[1]`, ..., made by `source.workers` threads or processes.
+
+    Args:
+        source: A PyDataset.
+        batches: How many there are, None if there is no end.
+
+    At most `source.max_queue_size` batches wait. Processes are started afresh, not forked: JAX has
+    threads, which a fork would not survive.
+    """
+    numbers = iter(range(batches)) if batches is not None else count()
+    with _executor(source) as executor:
+        make = _make if isinstance(executor, ProcessPoolExecutor) else source.__getitem__
+        waiting: deque[Future] = deque()
+        try:
+            for number in islice(numbers, max(source.max_queue_size, source.workers)):
+                waiting.append(executor.submit(make, number))
+            while waiting:
+                batch = waiting.popleft().result()
+                for number in islice(numbers, 1):
+                    waiting.append(executor.submit(make, number))
+                yield batch
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _executor(source: Any) -> Executor:
+    if not source.use_multiprocessing:
+        return ThreadPoolExecutor(source.workers)
+    return ProcessPoolExecutor(
+        source.workers, get_context("spawn"), initializer=_take, initargs=(source,)
+    )
+
+
+_held: list[Any] = []  # in a worker process: the dataset, sent once
+
+
+def _take(source: Any) -> None:
+    _held[:] = [source]
+
+
+def _make(number: int) -> Any:
+    return _held[0][number]
