@@ -47,8 +47,10 @@ FLOORS: list[list[str]] = [
         """layers.core layers.dense layers.embedding layers.convolution layers.pooling layers.cells
         layers.recurrent layers.wrappers layers.attention layers.normalization layers.noise
         layers.reshaping layers.merging layers.activation layers.lambda_ layers""",
-        """losses.pairs losses.functions losses.base losses.classes losses metrics.base
-        metrics.accuracies metrics.means metrics.confusion metrics""",
+        """losses.pairs losses.functions losses.alignment losses.batches losses.base
+        losses.classes losses metrics.base
+        metrics.accuracies metrics.correlations metrics.means metrics.confusion metrics.tradeoffs
+        metrics.overlaps metrics.scores metrics""",
         "schedules optimizers.schedules optimizers.state optimizers.base optimizers.rules optimizers.scaling optimizers",
     ],
     [

@@ -469,7 +469,8 @@ def _check_targets(y: list, outputs: list, names: list[str], losses: list) -> No
             )
         pairs = list(zip(given, wanted, strict=False))[1:]
         if len(given) == len(wanted) and any(n not in (None, g) for g, n in pairs):
-            if kind.startswith("Sparse") and given[-1] == 1:
+            numbers = ("Sparse", "Circle", "CategoricalGeneralized")  # one a row or step
+            if kind.startswith(numbers) and given[-1] == 1:
                 continue
             raise DataError(
                 f"targets of '{name}'",
