@@ -55,6 +55,8 @@ def pair(kind: str, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> tuple[np.n
         "one-hot logits": (np.eye(shape[-1])[classes], real),
         "class": (classes, _softmax(real)),
         "class logits": (classes, real),
+        "yes": (yes[..., 0], random.uniform(0.05, 0.95, shape[:-1])),
+        "classes": (classes, random.integers(0, shape[-1], shape[:-1])),
         "sorted": (classes, np.argsort(-real, -1)),
         "shares": (_softmax(random.normal(size=shape)), _softmax(real)),
         "counts": (random.poisson(2.0, shape), random.uniform(0.2, 3.0, shape)),
@@ -110,6 +112,33 @@ LOSSES = [
     Row(
         lambda M, **k: M.SparseCategoricalCrossentropy(ignore_class=1, **k), "class", label="ignore"
     ),
+    Row(lambda M, **k: M.BinaryFocalCrossentropy(**k), "binary"),
+    Row(lambda M, **k: M.BinaryFocalCrossentropy(True, **k), "binary", label="balanced"),
+    Row(
+        lambda M, **k: M.BinaryFocalCrossentropy(False, 0.3, 1.5, True, 0.1, **k),
+        "binary logits",
+        label="logits",
+    ),
+    Row(lambda M, **k: M.CategoricalFocalCrossentropy(**k), "one-hot"),
+    Row(
+        lambda M, **k: M.CategoricalFocalCrossentropy(0.3, 1.5, True, 0.1, **k),
+        "one-hot logits",
+        label="logits",
+    ),
+    Row(lambda M, **k: M.CategoricalGeneralizedCrossEntropy(**k), "class"),
+    Row(lambda M, **k: M.CategoricalGeneralizedCrossEntropy(0.2, **k), "class", label="q"),
+]
+
+# Losses whose values are no values of steps: of a row, of the batch, of pairs.
+WHOLE_LOSSES = [
+    Row(lambda M, **k: M.Dice(**k), "binary"),
+    Row(lambda M, **k: M.Dice(axis=(1, 2), **k), "binary", label="rows"),
+    Row(lambda M, **k: M.Dice(axis=-1, **k), "binary", label="steps"),
+    Row(lambda M, **k: M.Tversky(0.3, 0.8, **k), "binary"),
+    Row(lambda M, **k: M.Tversky(0.3, 0.8, axis=[1, 2], **k), "binary", label="rows"),
+    Row(lambda M, **k: M.CTC(**k)),
+    Row(lambda M, **k: M.Circle(**k)),
+    Row(lambda M, **k: M.Circle(20.0, 0.2, False, **k), label="itself"),
 ]
 
 METRICS = [
@@ -182,6 +211,34 @@ METRICS = [
         "binary",
         label="label weights",
     ),
+]
+
+METRICS += [
+    Row(lambda M: M.SensitivityAtSpecificity(0.4), "binary"),
+    Row(lambda M: M.SpecificityAtSensitivity(0.4, num_thresholds=20), "binary"),
+    Row(lambda M: M.PrecisionAtRecall(0.6, num_thresholds=1), "binary"),
+    Row(lambda M: M.PrecisionAtRecall(0.6, 20, class_id=1), "binary", label="class"),
+    Row(lambda M: M.RecallAtPrecision(0.5), "binary"),
+    Row(lambda M: M.PearsonCorrelation()),
+    Row(lambda M: M.ConcordanceCorrelation()),
+]
+
+# Metrics that take rows of columns in Keras, `(rows, columns)`, or one number a row.
+FLAT_METRICS = [
+    Row(lambda M: M.BinaryIoU(dtype="float32"), "yes"),
+    Row(lambda M: M.BinaryIoU([1], 0.3, dtype="float32"), "yes", label="threshold"),
+    Row(lambda M: M.MeanIoU(CLASSES, dtype="float32"), "classes"),
+    Row(lambda M: M.MeanIoU(CLASSES, dtype="float32", sparse_y_pred=False), "class"),
+    Row(lambda M: M.IoU(3, [0, 2], None, "float32", 1, sparse_y_pred=False), "class"),
+    Row(lambda M: M.OneHotIoU(CLASSES, [0, 2], dtype="float32"), "one-hot"),
+    Row(lambda M: M.OneHotMeanIoU(CLASSES, dtype="float32", ignore_class=0), "one-hot"),
+    Row(lambda M: M.F1Score(), "one-hot"),
+    Row(lambda M: M.F1Score("micro", 0.4), "binary", label="micro"),
+    Row(lambda M: M.FBetaScore("macro", 2.0), "one-hot"),
+    Row(lambda M: M.FBetaScore("weighted", 0.5, 0.3), "binary", label="weighted"),
+    Row(lambda M: M.R2Score()),
+    Row(lambda M: M.R2Score(None, 2), label="adjusted"),
+    Row(lambda M: M.R2Score("variance_weighted_average"), label="variance"),
 ]
 
 # Metrics over `(rows, labels)`: Keras gives them no axis for steps.

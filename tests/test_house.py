@@ -50,8 +50,10 @@ FLOORS: list[list[str]] = [
         layers.convolution_recurrent layers.wrappers layers.spectral_normalization layers.attention
         layers.multi_head layers.normalization layers.noise layers.mask_tools layers.reshaping
         layers.resizing layers.merging layers.activation layers.lambda_ layers""",
-        """losses.pairs losses.functions losses.base losses.classes losses metrics.base
-        metrics.accuracies metrics.means metrics.confusion metrics""",
+        """losses.pairs losses.functions losses.alignment losses.batches losses.base
+        losses.classes losses metrics.base
+        metrics.accuracies metrics.correlations metrics.means metrics.confusion metrics.tradeoffs
+        metrics.overlaps metrics.scores metrics""",
         "schedules optimizers.schedules optimizers.state optimizers.base optimizers.rules optimizers.scaling optimizers",
     ],
     [

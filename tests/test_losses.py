@@ -13,7 +13,18 @@ import alphorn
 from alphorn import ops
 from alphorn.core.masked import Masked
 from alphorn.losses import as_loss
-from rows_training import BATCH, CLASSES, LENGTHS, LOSSES, STEPS, Row, pair, step_mask, weights
+from rows_training import (
+    BATCH,
+    CLASSES,
+    LENGTHS,
+    LOSSES,
+    STEPS,
+    WHOLE_LOSSES,
+    Row,
+    pair,
+    step_mask,
+    weights,
+)
 
 REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)
 # These compare the entries of an axis with each other; the others take each entry by itself.
@@ -23,6 +34,8 @@ COMPARING = {
     "CosineSimilarity",
     "CategoricalCrossentropy",
     "SparseCategoricalCrossentropy",
+    "CategoricalFocalCrossentropy",
+    "CategoricalGeneralizedCrossEntropy",
 }
 OVER_TIME = [r for r in LOSSES if r.label == "time"]
 BY_STEP = [r for r in LOSSES if r.label != "time"]
@@ -37,7 +50,7 @@ def close(a: Any, b: Any, tolerance: float = 1e-5, what: str = "") -> None:
 
 def test_every_loss_has_a_row() -> None:
     public = {n for n in alphorn.losses.__all__ if n[0].isupper()} - {"Loss"}
-    assert public == {r.name for r in LOSSES}
+    assert public == {r.name for r in (*LOSSES, *WHOLE_LOSSES)}
 
 
 # --- against Keras
@@ -79,6 +92,8 @@ FUNCTIONS = {
     "poisson": "counts",
     "cosine_similarity": "real",
     "binary_crossentropy": "binary",
+    "binary_focal_crossentropy": "binary",
+    "categorical_focal_crossentropy": "one-hot",
     "categorical_crossentropy": "one-hot",
     "sparse_categorical_crossentropy": "class",
 }
@@ -86,7 +101,8 @@ FUNCTIONS = {
 
 def test_functions_are_keras_s() -> None:
     public = {n for n in alphorn.losses.__all__ if n[0].islower()}
-    assert public - {"get", "serialize", "deserialize"} == set(FUNCTIONS)
+    others = {"categorical_generalized_cross_entropy", "circle", "ctc", "dice", "tversky"}
+    assert public - {"get", "serialize", "deserialize"} - others == set(FUNCTIONS)
     data = {name: pair(kind) for name, kind in FUNCTIONS.items()}
 
     @jax.jit
@@ -382,10 +398,12 @@ def test_jnp_in_a_loss_of_ones_own_would_lose_the_mask() -> None:
 
 # --- names and files
 
+UNLISTED = "CategoricalGeneralizedCrossEntropy"  # Keras does not know it by name
 STRINGS = [
     *("mse", "MSE", "mae", "MAE", "mape", "MAPE", "msle", "MSLE", "bce", "BCE", "kld", "KLD"),
     *FUNCTIONS,
-    *dict.fromkeys(r.name for r in LOSSES),
+    *("circle", "ctc", "dice", "tversky"),
+    *dict.fromkeys(r.name for r in (*LOSSES, *WHOLE_LOSSES) if r.name != UNLISTED),
 ]
 
 
@@ -402,7 +420,7 @@ def test_every_name_stands_for_what_it_does_in_keras() -> None:
     assert alphorn.losses.get(None) is None
 
 
-@pytest.mark.parametrize("row", LOSSES, ids=str)
+@pytest.mark.parametrize("row", [*LOSSES, *WHOLE_LOSSES], ids=str)
 def test_configs_travel_both_ways(row: Row) -> None:
     ours = row.make(alphorn.losses, reduction="sum", name="mine")
     theirs = row.make(keras.losses, reduction="sum", name="mine")
@@ -417,7 +435,8 @@ def test_configs_travel_both_ways(row: Row) -> None:
         assert (loss.name, loss.reduction) == ("mine", "sum")
     again = alphorn.losses.deserialize(config)
     assert again.get_config() == ours.get_config()
-    assert keras.losses.deserialize(config).name == "mine"
+    if row.name != UNLISTED:
+        assert keras.losses.deserialize(config).name == "mine"
 
 
 def test_configs_of_functions_and_losses_of_ones_own() -> None:
@@ -460,40 +479,3 @@ def test_bad_input_is_named() -> None:
         alphorn.Loss()(np.zeros((2, 3)), np.zeros((2, 3)))
     with pytest.raises(alphorn.ArgumentError, match="loss"):
         as_loss(3.0)
-
-
-# --- in fit
-
-
-def sequence_model() -> Any:
-    model = alphorn.Sequential(
-        [
-            alphorn.Input((STEPS, 2)),
-            alphorn.layers.Masking(),
-            alphorn.layers.Dense(CLASSES, activation="softmax", kernel_initializer="ones"),
-        ]
-    )
-    kernel = np.random.default_rng(1).normal(size=(2, CLASSES)).astype("float32")
-    model.set_weights([kernel, np.zeros(CLASSES, "float32")])
-    return model
-
-
-def test_class_weights_and_masks_and_sample_weights_multiply() -> None:
-    model = sequence_model()
-    mask = step_mask()
-    random = np.random.default_rng(2)
-    x = random.normal(size=(BATCH, STEPS, 2)).astype("float32") * mask[..., None]
-    y = random.integers(0, CLASSES, (BATCH, STEPS)).astype("int32")
-    rows, _ = weights()
-    model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=False)
-    by_class = {0: 0.5, 1: 2.0, 2: 1.0}
-    pred = np.asarray(alphorn.unmask(model(x)))
-    each = -np.log(np.take_along_axis(pred, y[..., None], -1)[..., 0])
-    factor = np.vectorize(by_class.get)(y) * mask
-    expected = (each * factor).sum() / mask.sum()
-    close(model.train_on_batch(x, y, class_weight=by_class), expected)
-    model.set_weights(sequence_model().get_weights())
-    close(
-        model.test_on_batch(x, y, sample_weight=rows),
-        (each * rows[:, None] * mask).sum() / mask.sum(),
-    )

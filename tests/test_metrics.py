@@ -15,6 +15,7 @@ from alphorn.metrics import as_metric
 from rows_training import (
     BATCH,
     CLASSES,
+    FLAT_METRICS,
     LABEL_METRICS,
     LENGTHS,
     METRICS,
@@ -28,6 +29,12 @@ from rows_training import (
 BASES = {"Metric", "Mean", "Sum", "MeanMetricWrapper"}
 # Kinds of data whose entries stand each for itself, and do not for a class beside others.
 BY_ENTRY = {"labels", "binary", "binary logits", "real", "positive", "signs", "counts"}
+# Those with arguments that must be given.
+BY_NAME_ONLY = {
+    *("IoU", "MeanIoU", "OneHotIoU", "OneHotMeanIoU", "PrecisionAtRecall", "RecallAtPrecision"),
+    *("SensitivityAtSpecificity", "SpecificityAtSensitivity"),
+}
+COMPARING = ("CosineSimilarity", "PearsonCorrelation", "ConcordanceCorrelation")
 
 
 def close(a: Any, b: Any, tolerance: float = 1e-5, what: str = "") -> None:
@@ -39,7 +46,7 @@ def close(a: Any, b: Any, tolerance: float = 1e-5, what: str = "") -> None:
 
 def test_every_metric_has_a_row() -> None:
     public = {n for n in alphorn.metrics.__all__ if n[0].isupper()} - BASES
-    assert public == {r.name for r in METRICS}
+    assert public == {r.name for r in (*METRICS, *FLAT_METRICS)}
 
 
 def measured(metric: Any, *batches: tuple) -> Any:
@@ -53,7 +60,7 @@ def measured(metric: Any, *batches: tuple) -> Any:
 def programs(row: Row) -> Any:
     """Returns a compiled function that takes a batch into the metric in every way, and Keras's."""
     ours, theirs = row.make(alphorn.metrics), row.make(keras.metrics)
-    alone = row.data in BY_ENTRY and row.name != "CosineSimilarity"
+    alone = row.data in BY_ENTRY and row.name not in COMPARING
     alone &= "class_id" not in ours.get_config() and row.label != "label weights"
 
     def took(metric: Any, state: Any, *batch: Any) -> tuple[Any, Any]:
@@ -212,6 +219,10 @@ FUNCTIONS = {
     "kl_divergence": "shares",
     "poisson": "counts",
     "binary_crossentropy": "binary",
+    "binary_focal_crossentropy": "binary",
+    "categorical_focal_crossentropy": "one-hot",
+    "concordance_correlation": "real",
+    "pearson_correlation": "real",
     "categorical_crossentropy": "one-hot",
     "sparse_categorical_crossentropy": "class",
 }
@@ -254,7 +265,8 @@ SHORT = ["mse", "MSE", "mae", "MAE", "mape", "MAPE", "msle", "MSLE", "bce", "BCE
 def test_every_name_stands_for_what_it_does_in_keras() -> None:
     keras.utils.clear_session()
     names = set(SHORT)
-    for cls in {r.name for r in METRICS} | {"Mean", "Sum"}:
+    classes = {r.name for r in (*METRICS, *FLAT_METRICS)} | {"Mean", "Sum"}
+    for cls in classes - BY_NAME_ONLY:
         names |= {n for n, c in keras.src.metrics.ALL_OBJECTS_DICT.items() if c.__name__ == cls}
     assert len(names) > 60
     for name in names:
@@ -266,7 +278,7 @@ def test_every_name_stands_for_what_it_does_in_keras() -> None:
         alphorn.metrics.get("precison")
 
 
-@pytest.mark.parametrize("row", [*METRICS, *LABEL_METRICS], ids=str)
+@pytest.mark.parametrize("row", [*METRICS, *FLAT_METRICS, *LABEL_METRICS], ids=str)
 def test_configs_travel_both_ways(row: Row) -> None:
     keras.utils.clear_session()
     ours, theirs = row.make(alphorn.metrics), row.make(keras.metrics)
@@ -460,8 +472,15 @@ def test_bad_input_is_named() -> None:
         metrics.AUC(summation_method="minor")
     with pytest.raises(alphorn.ArgumentError, match="AUC: num_thresholds"):
         metrics.AUC(num_thresholds=1)
-    with pytest.raises(alphorn.ArgumentError, match="AUC: num_labels"):
-        metrics.AUC(multi_label=True)
+    for make in (lambda: metrics.FBetaScore(beta=1), lambda: metrics.F1Score("mean")):
+        with pytest.raises(alphorn.ArgumentError, match=r"Score: (beta|average)"):
+            make()
+    with pytest.raises(alphorn.ArgumentError, match="IoU: target_class_ids"):
+        metrics.IoU(2, [2])
+    with pytest.raises(alphorn.ArgumentError, match="PrecisionAtRecall: recall"):
+        metrics.PrecisionAtRecall(1.5)
+    with pytest.raises(alphorn.StateError, match="seen nothing"):
+        metrics.R2Score().result()
     with pytest.raises(alphorn.ShapeError, match="class_id"):
         metrics.Precision(class_id=1).update_state(np.zeros(4), np.zeros(4))
     with pytest.raises(alphorn.ShapeError, match="y_true"):

@@ -9,7 +9,7 @@ from jax import Array
 from alphorn.core.door import training_phase
 from alphorn.core.layer import Layer
 from alphorn.core.masked import Masked, fill_masked, is_masked, mask_of, unmask
-from alphorn.core.rules import Call, choose, collect_births, first_mask, nest
+from alphorn.core.rules import Call, choose, collect_births, first_mask, nest, report_birth
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.kernels.recurrence import reverse_by_extent
 from alphorn.layers.core import _HoldsLayers
@@ -76,6 +76,8 @@ class TimeDistributed(Wrapper):
             outputs = self.layer(inner)
         steps = None if known is None else known.any(tuple(range(2, known.ndim)))
         for mask in born.masks:
+            # A wrapper around this one folds time away as well.
+            report_birth(data, mask.reshape(batch, time, *mask.shape[1:]))
             alive = mask.any(tuple(range(1, mask.ndim))).reshape(batch, time)
             steps = alive if steps is None else steps & alive
 

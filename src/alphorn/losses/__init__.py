@@ -4,8 +4,10 @@ from inspect import isfunction
 from typing import Any
 
 from alphorn.errors import ArgumentError
-from alphorn.losses import classes, functions
+from alphorn.losses import alignment, batches, classes, functions
+from alphorn.losses.alignment import *  # noqa: F403
 from alphorn.losses.base import Loss, LossFunctionWrapper
+from alphorn.losses.batches import *  # noqa: F403
 from alphorn.losses.classes import *  # noqa: F403
 from alphorn.losses.classes import class_of
 from alphorn.losses.functions import *  # noqa: F403
@@ -13,7 +15,18 @@ from alphorn.naming import custom_object_scope, lookup, serialize_function
 from alphorn.naming import deserialize as _deserialize
 from alphorn.naming import serialize as _serialize
 
-__all__ = sorted(["Loss", "deserialize", "get", "serialize", *classes.__all__, *functions.__all__])
+__all__ = sorted(
+    [
+        "Loss",
+        "deserialize",
+        "get",
+        "serialize",
+        *classes.__all__,
+        *functions.__all__,
+        *alignment.__all__,
+        *batches.__all__,
+    ]
+)
 
 
 def get(identifier: Any) -> Any:

@@ -61,6 +61,10 @@ class Loss(Configurable):
         """Returns the loss of each sample or step, and which are valid."""
         return values_of(self.call, y_true, y_pred, sample_weight, dtype=self.dtype)
 
+    def weights(self, values: Array, mask: Array | None, sample_weight: Any) -> Array | None:
+        """Returns the weight of each value, None where all weigh 1."""
+        return weights_for(values, mask, sample_weight)
+
     def weighted_sum(
         self, y_true: Any, y_pred: Any, sample_weight: Any = None
     ) -> tuple[Array, Array]:
@@ -69,18 +73,18 @@ class Loss(Configurable):
         For "sum" the weight is 1.
         """
         values, mask = self.values(y_true, y_pred, sample_weight)
-        total, weight = weighted_sums(values, weights_for(values, mask, sample_weight))
+        total, weight = weighted_sums(values, self.weights(values, mask, sample_weight))
         if self.reduction == "sum":
             return total, jnp.ones((), total.dtype)
         if self.reduction == "mean_with_sample_weight":
             return total, weight
-        return total, weighted_sums(values, weights_for(values, mask, None))[1]
+        return total, weighted_sums(values, self.weights(values, mask, None))[1]
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
         """Returns the reduced loss, or a value a sample with "none"."""
         if self.reduction in ("none", None):
             values, mask = self.values(y_true, y_pred, sample_weight)
-            weight = weights_for(values, mask, sample_weight)
+            weight = self.weights(values, mask, sample_weight)
             return values if weight is None else jnp.where(weight == 0, 0, values * weight)
         total, count = self.weighted_sum(y_true, y_pred, sample_weight)
         return jnp.where(count == 0, 0, total / jnp.where(count == 0, 1, count))

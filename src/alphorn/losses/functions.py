@@ -16,6 +16,7 @@ from alphorn.naming import register
 __all__: list[str] = []
 
 _TINY = 1e-7
+_LOG_TINY = float(np.log(_TINY))
 
 
 def _public(reduces: str, *short: str) -> Callable[[Callable], Callable]:
@@ -168,6 +169,39 @@ def binary_crossentropy(
     return -(t * jnp.log(p) + (1 - t) * jnp.log(1 - p))
 
 
+@_public("entries")
+def binary_focal_crossentropy(
+    y_true: Any,
+    y_pred: Any,
+    apply_class_balancing: bool = False,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    from_logits: bool = False,
+    label_smoothing: float = 0.0,
+    axis: int = -1,  # of which the mean is taken outside
+) -> Any:
+    """Returns the mean crossentropy over `axis`, in which what is nearly right hardly counts.
+
+    Args:
+        y_true: Yes-or-no targets.
+        y_pred: Probabilities, or logits.
+        apply_class_balancing: Whether yes weighs `alpha` and no `1 - alpha`.
+        alpha: The weight of yes.
+        gamma: How much less the easy ones count; 0 is binary_crossentropy.
+        from_logits: Whether predictions are logits.
+        label_smoothing: How far targets are drawn towards 0.5.
+        axis: Whose mean is taken.
+    """
+    t, p = _alike("binary_focal_crossentropy", y_true, y_pred)
+    if label_smoothing:
+        t = t * (1.0 - label_smoothing) + 0.5 * label_smoothing
+    p = jax.nn.sigmoid(p) if from_logits else p
+    safe = jnp.clip(p, _TINY, 1 - _TINY)
+    values = -(t * jnp.log(safe) + (1 - t) * jnp.log(1 - safe))
+    values = values * jnp.power(1.0 - (t * p + (1 - t) * (1 - p)), gamma)
+    return values * (t * alpha + (1 - t) * (1 - alpha)) if apply_class_balancing else values
+
+
 def _log_probabilities(p: Array, from_logits: bool, axis: int, valid: Any) -> Array:
     if from_logits:
         lowest = float(jnp.finfo(p.dtype).min) / 2
@@ -177,6 +211,25 @@ def _log_probabilities(p: Array, from_logits: bool, axis: int, valid: Any) -> Ar
     if valid is not None:
         total = jnp.where(valid.any(axis, keepdims=True), total, 1)
     return jnp.log(jnp.clip(p / total, _TINY, 1 - _TINY))
+
+
+def _check_one_hot(name: str, y_true: Array, y_pred: Array) -> None:
+    if y_true.shape != y_pred.shape:
+        raise ShapeError(
+            f"loss {name}",
+            received=f"y_true {tuple(y_true.shape)}, y_pred {tuple(y_pred.shape)}",
+            expected="equal shapes: one-hot targets",
+            fix="for class numbers use sparse_categorical_crossentropy",
+        )
+
+
+def _smoothed(t: Array, smoothing: float, axis: int, valid: Array | None) -> Array:
+    if not smoothing:
+        return t
+    classes = t.shape[axis]
+    if valid is not None:
+        classes = jnp.maximum(jnp.sum(valid, axis, keepdims=True), 1).astype(t.dtype)
+    return t * (1.0 - smoothing) + smoothing / classes
 
 
 @_public("compared")
@@ -189,21 +242,73 @@ def categorical_crossentropy(
     valid: Any = None,
 ) -> Any:
     """Returns the crossentropy with a distribution over the classes on `axis`."""
-    if y_true.shape != y_pred.shape:
-        raise ShapeError(
-            "loss categorical_crossentropy",
-            received=f"y_true {tuple(y_true.shape)}, y_pred {tuple(y_pred.shape)}",
-            expected="equal shapes: one-hot targets",
-            fix="for class numbers use sparse_categorical_crossentropy",
-        )
-    t = y_true.astype(y_pred.dtype)
-    if label_smoothing:
-        classes = y_pred.shape[axis]
-        if valid is not None:
-            classes = jnp.maximum(jnp.sum(valid, axis, keepdims=True), 1).astype(t.dtype)
-        t = t * (1.0 - label_smoothing) + label_smoothing / classes
+    _check_one_hot("categorical_crossentropy", y_true, y_pred)
+    t = _smoothed(y_true.astype(y_pred.dtype), label_smoothing, axis, valid)
     logs = _log_probabilities(y_pred, from_logits, axis, valid)
     return -jnp.sum(_among_valid(t * logs, valid, 0), axis)
+
+
+@_public("compared")
+def categorical_focal_crossentropy(
+    y_true: Any,
+    y_pred: Any,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    from_logits: bool = False,
+    label_smoothing: float = 0.0,
+    axis: int = -1,
+    valid: Any = None,
+) -> Any:
+    """Returns the crossentropy with a distribution, in which likely classes hardly count.
+
+    Args:
+        y_true: Distributions over the classes, one-hot for example.
+        y_pred: Probabilities, or logits.
+        alpha: A factor of all.
+        gamma: How much less likely classes count.
+        from_logits: Whether predictions are logits.
+        label_smoothing: How far targets are drawn towards equal shares.
+        axis: That of the classes.
+        valid: Which of the classes exist.
+    """
+    _check_one_hot("categorical_focal_crossentropy", y_true, y_pred)
+    t = _smoothed(y_true.astype(y_pred.dtype), label_smoothing, axis, valid)
+    if from_logits:
+        logs = jnp.clip(_log_probabilities(y_pred, True, axis, valid), _LOG_TINY, -_TINY)
+    else:
+        logs = _log_probabilities(y_pred, False, axis, valid)
+    focus = alpha * jnp.power(1.0 - jnp.exp(logs), gamma)
+    return -jnp.sum(_among_valid(focus * t * logs, valid, 0), axis)
+
+
+def _class_numbers(name: str, y_true: Array, y_pred: Array, axis: int = -1) -> Array:
+    """Returns targets as one class number for each prediction, or raises ShapeError."""
+    if y_true.ndim == y_pred.ndim and y_true.shape[axis] == 1:
+        y_true = jnp.squeeze(y_true, axis)
+    expected = tuple(s for a, s in enumerate(y_pred.shape) if a != axis % y_pred.ndim)
+    if y_true.shape != expected:
+        raise ShapeError(
+            f"loss {name}",
+            received=f"y_true {tuple(y_true.shape)}, y_pred {tuple(y_pred.shape)}",
+            expected=f"y_true {expected}: one class number for each prediction",
+            fix="for one-hot targets use categorical_crossentropy",
+        )
+    return y_true.astype(jnp.int32)
+
+
+@_public("compared")
+def categorical_generalized_cross_entropy(
+    y_true: Any, y_pred: Any, q: float, valid: Any = None
+) -> Any:
+    """Returns `(1 - p ** q) / q` of the probability `p` of the class numbers in `y_true`.
+
+    Between crossentropy (`q` near 0) and the mean absolute error (`q` near 1): wrong labels, which
+    get a small probability, count less than in crossentropy.
+    """
+    labels = _class_numbers("categorical_generalized_cross_entropy", y_true, y_pred)
+    known = jax.nn.one_hot(labels, y_pred.shape[-1], dtype=jnp.bool_)
+    p = jnp.sum(jnp.where(known, _among_valid(y_pred, valid, 0), 0), -1)
+    return (1 - jnp.power(p, q)) / q
 
 
 @_public("compared")
@@ -216,17 +321,7 @@ def sparse_categorical_crossentropy(
     valid: Any = None,
 ) -> Any:
     """Returns the crossentropy with class numbers; those of `ignore_class` do not count."""
-    if y_true.ndim == y_pred.ndim and y_true.shape[axis] == 1:
-        y_true = jnp.squeeze(y_true, axis)
-    expected = tuple(s for a, s in enumerate(y_pred.shape) if a != axis % y_pred.ndim)
-    if y_true.shape != expected:
-        raise ShapeError(
-            "loss sparse_categorical_crossentropy",
-            received=f"y_true {tuple(y_true.shape)}, y_pred {tuple(y_pred.shape)}",
-            expected=f"y_true {expected}: one class number for each prediction",
-            fix="for one-hot targets use categorical_crossentropy",
-        )
-    labels = y_true.astype(jnp.int32)
+    labels = _class_numbers("sparse_categorical_crossentropy", y_true, y_pred, axis)
     kept = None if ignore_class is None else labels != ignore_class
     safe = labels if kept is None else jnp.where(kept, labels, 0)
     logs = _log_probabilities(y_pred, from_logits, axis, valid)

@@ -96,13 +96,17 @@ def counted(sample_weight: Any, y_pred: Any, steps: bool = True) -> Array | None
     return weight != 0 if fits and weight.shape == shape[: weight.ndim] else None
 
 
+def unit_axis_dropped(sample_weight: Any, rank: int) -> Any:
+    """Returns plain weights, of `rank` axes if they have one more, of size 1."""
+    weight = jnp.asarray(unmask(unwrap(sample_weight)))
+    return weight[..., 0] if weight.ndim == rank + 1 and weight.shape[-1] == 1 else weight
+
+
 def weights_for(values: Array, mask: Array | None, sample_weight: Any) -> Array | None:
     """Returns the weight of each value: sample weight times mask; None where all weigh 1."""
     weight = None
     if sample_weight is not None:
-        weight = jnp.asarray(unmask(unwrap(sample_weight))).astype(values.dtype)
-        if weight.ndim == values.ndim + 1 and weight.shape[-1] == 1:
-            weight = weight[..., 0]
+        weight = unit_axis_dropped(sample_weight, values.ndim).astype(values.dtype)
         expected = values.shape[: weight.ndim]
         if weight.ndim > values.ndim or any(
             w not in (1, v) for w, v in zip(weight.shape, expected, strict=True)
@@ -138,7 +142,8 @@ class PairRule:
         compute: `(y_true, y_pred, **options)`; where entries of the axis are compared with each
             other, `valid` too: which of them exist, or None for all.
         reduces: "entries" where `compute` gives a value for each entry, whose mean is taken;
-            "compared" where it reduces the axis itself; "nothing" where each entry stays.
+            "compared" where it reduces the axis itself; "nothing" where each entry stays;
+            "whole" where it receives the Masked themselves, and the sample weights as `weight`.
     """
 
     compute: Callable
@@ -179,7 +184,7 @@ def pair_function(reduces: str) -> Callable[[Callable], Callable]:
     def decorate(compute: Callable) -> Callable:
         rule = PairRule(compute, reduces)
         signature = inspect.signature(compute)
-        visible = [p for p in signature.parameters.values() if p.name != "valid"]
+        visible = [p for p in signature.parameters.values() if p.name not in ("valid", "weight")]
         signature = signature.replace(parameters=visible)
 
         @functools.wraps(compute)
@@ -187,6 +192,8 @@ def pair_function(reduces: str) -> Callable[[Callable], Callable]:
             bound = signature.bind(*args, **kwargs)
             y_true, y_pred, *_ = bound.args
             options = dict(list(bound.arguments.items())[2:])
+            if reduces == "whole":
+                return compute(y_true, y_pred, **options)
             true, pred, mask = plain_pair(y_true, y_pred, comparing=reduces == "compared")
             values, valid = rule.values(true, pred, mask, options)
             if mask is None or valid is None:
@@ -203,6 +210,10 @@ def pair_function(reduces: str) -> Callable[[Callable], Callable]:
         return function
 
     return decorate
+
+
+def _cast(x: Any, dtype: Any) -> Any:
+    return x if dtype is None else with_mask(jnp.asarray(unmask(unwrap(x)), dtype), mask_of(x))
 
 
 def values_of(
@@ -226,6 +237,9 @@ def values_of(
     options = options or {}
     rule: PairRule | None = getattr(function, "rule", None)
     weighty = None
+    if rule is not None and rule.reduces == "whole":
+        out = rule.compute(y_true, _cast(y_pred, dtype), weight=sample_weight, **options)
+        return unmask(out), mask_of(out)
     if rule is not None:
         weighty = counted(sample_weight, y_pred, steps=options.get("axis", -1) == -1)
     comparing = rule is not None and rule.reduces == "compared"

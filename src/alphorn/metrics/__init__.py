@@ -6,12 +6,25 @@ from typing import Any
 from alphorn.errors import ArgumentError
 from alphorn.losses import functions
 from alphorn.losses.functions import *  # noqa: F403
-from alphorn.metrics import accuracies, base, confusion, means
+from alphorn.metrics import (
+    accuracies,
+    base,
+    confusion,
+    correlations,
+    means,
+    overlaps,
+    scores,
+    tradeoffs,
+)
 from alphorn.metrics.accuracies import *  # noqa: F403
 from alphorn.metrics.base import *  # noqa: F403
 from alphorn.metrics.base import MeanMetricWrapper, Metric, function_of
 from alphorn.metrics.confusion import *  # noqa: F403
+from alphorn.metrics.correlations import *  # noqa: F403
 from alphorn.metrics.means import *  # noqa: F403
+from alphorn.metrics.overlaps import *  # noqa: F403
+from alphorn.metrics.scores import *  # noqa: F403
+from alphorn.metrics.tradeoffs import *  # noqa: F403
 from alphorn.naming import (
     custom_object_scope,
     lookup,
@@ -23,9 +36,10 @@ from alphorn.naming import (
 from alphorn.naming import deserialize as _deserialize
 from alphorn.naming import serialize as _serialize
 
-# Of the losses' functions, cosine_similarity has another sign as a metric.
-_SHARED = [name for name in functions.__all__ if name != "cosine_similarity"]
-_ROOMS = (base, means, confusion, accuracies)
+# Of the losses' functions, the first has another sign as a metric, the second is none.
+_OTHERS = ("cosine_similarity", "categorical_generalized_cross_entropy")
+_SHARED = [name for name in functions.__all__ if name not in _OTHERS]
+_ROOMS = (base, means, confusion, tradeoffs, overlaps, scores, accuracies, correlations)
 __all__ = sorted(
     ["deserialize", "get", "serialize", *_SHARED, *(n for room in _ROOMS for n in room.__all__)]
 )

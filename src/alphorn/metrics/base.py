@@ -8,6 +8,7 @@ from jax import Array
 
 from alphorn.config import as_policy, floatx
 from alphorn.core.masked import is_masked
+from alphorn.core.scope import EAGER, current_scope, current_trace
 from alphorn.core.tracking import Tracked
 from alphorn.core.transforms import functional
 from alphorn.core.variable import Variable, unwrap
@@ -88,6 +89,14 @@ class Metric(Tracked):
         """Is `add_variable`."""
         return self.add_variable(shape, initializer or "zeros", dtype, name=name)
 
+    def prepare(self, y_true: Any, y_pred: Any) -> None:
+        """Makes state that depends on shapes; a hook, called before a step is compiled.
+
+        Args:
+            y_true: Targets, or what has their shape.
+            y_pred: Predictions, or what has their shape (and `masked`, the rank of its mask).
+        """
+
     def update_state(self, *args: Any, **kwargs: Any) -> Any:
         """Takes a batch in; override it."""
         raise ArgumentError(f"{type(self).__name__} has no update_state")
@@ -119,6 +128,19 @@ class Metric(Tracked):
     def stateless_result(self, metric_variables: Sequence[Any]) -> Any:
         """Returns the figure for the Variables' values."""
         return self._purely(metric_variables, self.result)[0]
+
+    def can_prepare(self, missing: str) -> None:
+        """Raises StateError where state that is made now would be lost: while JAX traces.
+
+        Args:
+            missing: What is not known yet, for the error.
+        """
+        if current_scope() is not None or current_trace() != EAGER:
+            raise StateError(
+                f"{type(self).__name__} '{self.name}': {missing} is not known before it is traced",
+                fix="call metric.prepare(y_true, y_pred) with examples (or their shapes) first;"
+                " compile(metrics=[...]) does it",
+            )
 
     def _purely(self, values: Sequence[Any], fn: Callable) -> tuple[Any, list[Array]]:
         if len(values) != len(self.variables):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from alphorn.errors import ArgumentError, ShapeError
+from alphorn.errors import ArgumentError, ShapeError, StateError
 from alphorn.fields import attribute
 from alphorn.losses.pairs import counted, plain_pair, weights_for
 from alphorn.metrics.base import Metric
@@ -85,7 +85,7 @@ class _Thresholded(Metric):
             )
         return self.thresholds
 
-    def _make_sums(self, *columns: int) -> None:
+    def _make_sums(self, *columns: Any) -> None:
         shape = (len(self.thresholds), *columns)
         self._kept = [self.add_variable(shape, name=name) for name in self.kept]
 
@@ -247,7 +247,7 @@ class AUC(_Thresholded):
         name, dtype: As for all metrics.
         thresholds: Thresholds of your own.
         multi_label: Whether each column is a question of its own; the areas are then averaged.
-        num_labels: Columns, with `multi_label`.
+        num_labels: Columns, with `multi_label`; by default those of the first batch.
         label_weights: Weights of the columns.
         from_logits: Whether predictions are logits.
     """
@@ -276,10 +276,6 @@ class AUC(_Thresholded):
                 raise ArgumentError(f"AUC: {name}", repr(given), f"one of {', '.join(known)}")
         if self.thresholds is None and self.num_thresholds <= 1:
             raise ArgumentError("AUC: num_thresholds", self.num_thresholds, "at least 2")
-        if self.multi_label and self.num_labels is None:
-            raise ArgumentError(
-                "AUC: num_labels", "None with multi_label", "how many columns there are"
-            )
         if self.label_weights is not None:
             self.label_weights = np.asarray(self.label_weights).tolist()
         limits = self._start(0.5)
@@ -290,10 +286,18 @@ class AUC(_Thresholded):
         # All predictions lie above the first and none above the last.
         self.thresholds = [-1e-7, *inner, 1 + 1e-7]
         self.num_thresholds = len(self.thresholds)
-        self._make_sums(*([self.num_labels] if self.multi_label and self.num_labels else []))
+        if not self.multi_label or self.num_labels:
+            self._make_sums(*([self.num_labels] if self.multi_label else []))
+
+    def prepare(self, y_true: Any, y_pred: Any) -> None:
+        """Makes the sums, a column a label, if `num_labels` did not say how many."""
+        if "_kept" not in vars(self):
+            self.can_prepare("num_labels")
+            self._make_sums((getattr(y_pred, "shape", None) or np.shape(y_pred))[-1])
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Takes a batch in."""
+        self.prepare(y_true, y_pred)
         columns = self.multi_label or self.label_weights is not None
         true, pred, weight = self._entries(y_true, y_pred, sample_weight, columns)
         if self.label_weights is not None and not self.multi_label:
@@ -306,6 +310,8 @@ class AUC(_Thresholded):
 
     def result(self) -> Array:
         """Returns the area."""
+        if "_kept" not in vars(self):
+            raise StateError(f"AUC '{self.name}' has seen nothing yet", fix="update_state first")
         tp, fp, tn, fn = (v.value for v in self._kept)
         if self.curve == "PR" and self.summation_method == "interpolation":
             areas = self._interpolated(tp, fp, fn)

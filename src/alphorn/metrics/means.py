@@ -8,7 +8,7 @@ from jax import Array
 from alphorn.fields import fields
 from alphorn.losses import functions
 from alphorn.losses.pairs import pair_function
-from alphorn.metrics import accuracies
+from alphorn.metrics import accuracies, correlations
 from alphorn.metrics.base import MeanMetricWrapper
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "CategoricalAccuracy",
     "CategoricalCrossentropy",
     "CategoricalHinge",
+    "ConcordanceCorrelation",
     "CosineSimilarity",
     "Hinge",
     "KLDivergence",
@@ -26,6 +27,7 @@ __all__ = [
     "MeanAbsolutePercentageError",
     "MeanSquaredError",
     "MeanSquaredLogarithmicError",
+    "PearsonCorrelation",
     "Poisson",
     "RootMeanSquaredError",
     "SparseCategoricalAccuracy",
@@ -157,6 +159,24 @@ class CosineSimilarity(_MeanOf):
 
     function = staticmethod(pair_function("compared")(functions.cosine))
     name: str = "cosine_similarity"
+    dtype: Any = None
+    axis: int = -1
+
+
+class PearsonCorrelation(_MeanOf):
+    """Pearson's correlation along `axis`, the mean of all; 0 where nothing varies."""
+
+    function = staticmethod(correlations.pearson_correlation)
+    name: str = "pearson_correlation"
+    dtype: Any = None
+    axis: int = -1
+
+
+class ConcordanceCorrelation(_MeanOf):
+    """Lin's concordance correlation along `axis`, the mean of all: 1 for equal ones."""
+
+    function = staticmethod(correlations.concordance_correlation)
+    name: str = "concordance_correlation"
     dtype: Any = None
     axis: int = -1
 

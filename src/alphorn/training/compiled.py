@@ -12,6 +12,13 @@ from alphorn.errors import ArgumentError, DataError
 from alphorn.losses import Loss, as_loss
 from alphorn.metrics import Mean, Metric, as_metric
 
+# Losses whose targets are class numbers.
+_WITH_CLASS_NUMBERS = (
+    "SparseCategoricalCrossentropy",
+    "CategoricalGeneralizedCrossEntropy",
+    "CTC",
+)
+
 
 def outputs_of(tree: Any) -> list[Any]:
     """Returns the outputs of a model as a list."""
@@ -116,7 +123,7 @@ class CompiledLoss:
             predictions: What stands for the outputs, with shapes.
         """
         for loss, labels, output, name in zip(self.losses, y, predictions, self.names, strict=True):
-            if type(loss).__name__ != "SparseCategoricalCrossentropy" or labels is None:
+            if type(loss).__name__ not in _WITH_CLASS_NUMBERS or labels is None:
                 continue
             classes = output.shape[-1]
             values = np.asarray(labels.data if is_masked(labels) else labels)
@@ -231,6 +238,8 @@ class CompiledMetrics:
             for i, row in enumerate(rows):
                 for identifier in row:
                     metric = self._metric(identifier, self.losses[i], y[i], predictions[i])
+                    if y[i] is not None:
+                        metric.prepare(y[i], predictions[i])
                     prefix = f"{self.names[i]}_" if len(self.names) > 1 else ""
                     own = identifier if isinstance(identifier, str) else metric.name
                     name = prefix + own

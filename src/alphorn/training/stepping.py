@@ -286,7 +286,10 @@ class Steps(Tracked if TYPE_CHECKING else object):
 
     def _prepare(self, batch: Batch, training: bool) -> None:
         """Builds what is not built, once the shapes are known from a first batch."""
+        sizes = tuple(np.shape(unmask(v))[1:] for v in outputs_of(batch.x))
         if getattr(self, "_prepared", False) is not self.optimizer:
+            self._output_specs: dict[Any, list[Any]] = {}
+        if sizes not in self._output_specs:  # batches may differ in how many steps they have
             if self.run_eagerly:
                 spec = self(batch.x, training=False)
             else:
@@ -301,11 +304,11 @@ class Steps(Tracked if TYPE_CHECKING else object):
                 self._output_names = [s.node.operation.name for s in graph.output_symbols]
             else:
                 self._output_names = keys or [f"output_{i + 1}" for i in range(len(outputs))]
-            self._output_spec = outputs
+            self._output_specs[sizes] = outputs
             self._tables = self._tables_of_ids()
             self._prepared = self.optimizer
+        self._output_spec = outputs = self._output_specs[sizes]
         self._check_ids(batch.x)
-        outputs = self._output_spec
         if not self.compiled or batch.y is None:
             return
         names, keys = self._output_names, self._output_keys
@@ -469,7 +472,8 @@ def _check_targets(y: list, outputs: list, names: list[str], losses: list) -> No
             )
         pairs = list(zip(given, wanted, strict=False))[1:]
         if len(given) == len(wanted) and any(n not in (None, g) for g, n in pairs):
-            if kind.startswith("Sparse") and given[-1] == 1:
+            numbers = ("Sparse", "Circle", "CategoricalGeneralized")  # one a row or step
+            if kind.startswith(numbers) and given[-1] == 1:
                 continue
             raise DataError(
                 f"targets of '{name}'",
