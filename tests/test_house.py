@@ -28,7 +28,8 @@ FLOORS: list[list[str]] = [
     ],
     [
         """core core.scope core.signature core.rules core.refusal core.variable core.transforms
-        core.random core.masked core.symbol core.tracking core.input_spec core.door core.layer""",
+        core.random core.masked core.symbol core.watching core.tracking core.input_spec core.door
+        core.layer""",
     ],
     [
         """kernels kernels.geometry kernels.recurrence kernels.moments kernels.embedding
@@ -57,8 +58,8 @@ FLOORS: list[list[str]] = [
         training.compiled training.stepping training.loop callbacks""",
     ],
     [
-        """models.graph models.config models.model models.sequential models summary saving.weights
-        saving""",
+        """models.graph models.config models.model models.sequential models flow summary
+        saving.weights saving""",
         "preprocessing.text preprocessing.sequence preprocessing",
         "utils",
     ],
