@@ -28,7 +28,8 @@ FLOORS: list[list[str]] = [
     ],
     [
         """core core.scope core.signature core.rules core.refusal core.assignment core.variable
-        core.transforms core.random core.masked core.symbol core.given_masks core.tracking core.input_spec core.door core.layer""",
+        core.transforms core.random core.masked core.symbol core.watching core.given_masks
+        core.tracking core.input_spec core.door core.layer""",
     ],
     [
         """kernels kernels.geometry kernels.recurrence kernels.moments kernels.embedding
@@ -62,8 +63,8 @@ FLOORS: list[list[str]] = [
         training.compiled training.stepping training.loop callbacks""",
     ],
     [
-        """models.graph models.config models.model models.sequential models summary saving.weights
-        saving""",
+        """models.graph models.config models.model models.sequential models flow summary
+        viz.layout viz.style viz.drawing viz saving.weights saving""",
         """preprocessing.image.packages preprocessing.image.arrays preprocessing.image.affine
         preprocessing.image.color preprocessing.image.resize preprocessing.image.files
         preprocessing.image.iterators preprocessing.image.batches preprocessing.image.memory

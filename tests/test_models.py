@@ -9,15 +9,10 @@ import alphorn
 from alphorn.core.masked import Masked
 from alphorn.errors import ArgumentError, ShapeError, StateError
 from alphorn.layers import (
-    GRU,
     LSTM,
     Add,
-    Conv1D,
     Dense,
-    Dropout,
     Embedding,
-    GlobalAveragePooling1D,
-    TimeDistributed,
 )
 from nets import (
     FEATURES,
@@ -251,64 +246,6 @@ def test_models_in_models_are_cloned_layer_by_layer():
         assert not {id(w) for w in clone.weights} & {id(w) for w in outer.weights}
         clone.set_weights(outer.get_weights())
         assert gap(clone.predict(X, verbose=0), outer.predict(X, verbose=0)) == 0
-
-
-def masked_model():
-    x = alphorn.Input((None,), dtype="int32", name="words")
-    h = Embedding(WORDS, 4, mask_zero=True, name="vectors")(x)
-    h = Dropout(0.1, name="drop")(h)
-    h = GRU(3, return_sequences=True, name="states")(h)
-    h = Conv1D(3, 2, name="windows")(h)
-    h = GlobalAveragePooling1D(name="pool")(h)
-    return alphorn.Model(x, Dense(1, name="out")(h), name="reader")
-
-
-def summary_of(model, **options) -> str:
-    found = []
-    model.summary(print_fn=found.append, **options)
-    return "\n".join(found)
-
-
-def test_the_summary_shows_where_masks_are_born_and_end():
-    text = summary_of(masked_model(), line_length=110)
-    notes = {
-        "words": "-",
-        "vectors": "born",
-        "drop": "carried",
-        "states": "carried",
-        "windows": "resampled",
-        "pool": "used, ends here",
-        "out": "-",
-    }
-    for name, note in notes.items():
-        line = next(row for row in text.splitlines() if f" {name} (" in row)
-        cells = [cell.strip() for cell in line.strip("│┃ ").split("│")]
-        assert cells[2] == note, name
-
-
-def test_the_summary_takes_a_width_a_range_and_inner_models(capsys):
-    model = masked_model()
-    assert max(map(len, summary_of(model, line_length=60).splitlines())) == 60
-    text = summary_of(model, line_length=100, layer_range=("drop", "windows"))
-    assert "drop (" in text and "windows (" in text
-    assert "vectors (" not in text and "pool (" not in text
-    x = alphorn.Input((None, None), dtype="int32")
-    outer = alphorn.Model(x, TimeDistributed(model)(x))
-    assert "vectors (" not in summary_of(outer)
-    assert "vectors (" in summary_of(outer, expand_nested=True, line_length=100)
-    model.get_layer("states").trainable = False
-    shown = summary_of(model, show_trainable=True, line_length=100)
-    assert "Others: 81 (324.00 B)" in shown
-    model.summary()
-    assert "reader" in capsys.readouterr().out
-
-
-def test_the_summary_of_what_is_not_built_says_so():
-    assert "not built" in summary_of(alphorn.Sequential([Dense(2)]))
-    model = Residual()
-    assert "not built" in summary_of(model)
-    model(X)
-    assert "Weights: 41" in summary_of(model)
 
 
 @pytest.mark.parametrize(

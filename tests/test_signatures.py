@@ -72,6 +72,7 @@ DIFFERENCES = {
     "Model.compile": ("steps_per_execution", "auto: several small steps a call, the same numbers"),
     "Model.predict_step": ("state", "Keras 2's: the data alone, state is the model's own"),
     "Model.save_weights": ("kwargs max_shard_size", "one file, never shards"),
+    "Model.summary": ("masks", "what becomes of masks stands in a column of its own"),
     "Model.test_step": ("state", "Keras 2's: the data alone, state is the model's own"),
     "Model.train_step": ("state", "Keras 2's: the data alone, state is the model's own"),
     "Optimizer.add_variable": ("layout", "the layout is JAX's sharding of the value"),

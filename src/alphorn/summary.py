@@ -1,44 +1,219 @@
 """`model.summary()`: layers, outputs, masks and weights as a table."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
-import jax
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from alphorn.core.rules import nest
-from alphorn.core.symbol import is_symbol, symbols_in
+from alphorn.core.layer import Layer
+from alphorn.core.symbol import symbols_in
+from alphorn.errors import ArgumentError
+from alphorn.flow import Stop, arguments_of, flow_of
+from alphorn.models.graph import nodes_of
 from alphorn.models.model import Model
+from alphorn.models.sequential import Sequential
 
 __all__ = ["print_summary"]
 
-# Rules that change a mask on its way, in words.
-_CHANGES = {"resample": "resampled", "join": "joined"}
+
+@dataclass
+class _Row:
+    """A layer or op, how deep it stands, its stops, and its node in a graph."""
+
+    operation: Any
+    depth: int
+    node: Any = None
+    stops: list[Stop] = field(default_factory=list)
 
 
-def _mask_note(layer: Any) -> str:
-    """Where a mask is born, carried, used or ended."""
-    if not layer.inbound_nodes:
-        return "-"
-    node = layer.inbound_nodes[0]
-    given = any(s.masked for s in node.inputs)
-    out = any(s.masked for s in symbols_in(node.outputs))
-    rule = layer.masking
-    if out and not given:
-        return "born"
-    if out:
-        return _CHANGES.get(rule.name if rule else "", "carried")
-    if given:
-        return "used, ends here" if rule is None or rule is nest or rule.steps else "ends here"
-    return "-"
+def print_summary(
+    model: Model,
+    line_length: int | None = None,
+    positions: Sequence[float] | None = None,
+    print_fn: Callable[[str], Any] | None = None,
+    expand_nested: bool = False,
+    show_trainable: bool = False,
+    layer_range: Sequence[str] | None = None,
+    masks: bool | None = None,
+) -> None:
+    """Prints a table of the layers, with a column that shows what becomes of masks.
+
+    Args:
+        model: Any model.
+        line_length: Width of the table.
+        positions: Where each column ends: shares of the width, or numbers of characters.
+        print_fn: Takes the text instead of the screen.
+        expand_nested: Whether layers of inner models are listed.
+        show_trainable: Whether a column says what training changes.
+        layer_range: Names of the first and the last layer to list, or patterns of them.
+        masks: Whether a column shows masks; by default where there are any.
+
+    Raises:
+        ArgumentError: a layer range that names no layer; positions that do not grow.
+    """
+    flow, trouble = _flow(model)
+    masked = flow is not None and any(s.fate for s in flow.walk())
+    columns = ["Layer (type)", "Output Shape"]
+    columns += ["Mask"] if masks or (masks is None and masked) else []
+    columns += ["Param #"]
+    columns += ["Connected to"] if _branches(model) else []
+    columns += ["Trainable"] if show_trainable else []
+    console = Console(width=line_length, record=print_fn is not None)
+    table = Table(show_lines=True)
+    for column, width in zip(columns, _widths(positions, columns, console.width), strict=True):
+        justify = {"Param #": "right", "Trainable": "center"}.get(column, "left")
+        table.add_column(column, justify=justify, width=width, overflow="fold")  # pyright: ignore[reportArgumentType]
+    for row in _in_range(list(_rows(model, flow, expand_nested)), layer_range):
+        cells = _cells(row)
+        table.add_row(*(Text(cells[column]) for column in columns))
+    lines = [f" {name}: {_size(variables)}" for name, variables in _totals(model)]
+    refused = [s for s in flow.walk() if s.fate == "refused"] if flow is not None else []
+    if refused and masks is not False:
+        lines.append(f" Mask refused in {refused[-1].kind} '{refused[-1].name}': {refused[-1].why}")
+    if masks and trouble:
+        lines.append(f" Masks are not shown: {trouble}")
+    title = Text.assemble("Model: ", (f'"{model.name}"', "bold"))
+    if print_fn is None:
+        console.print(title, table)
+        for line in lines:
+            console.print(line, highlight=False)
+        return
+    with console.capture() as captured:
+        console.print(title, table)
+    print_fn("\n".join([captured.get().rstrip("\n"), *lines]))
 
 
-def _shape(layer: Any) -> str:
-    if not layer.inbound_nodes:
+def _flow(model: Model) -> tuple[Stop | None, str]:
+    """Returns the way of masks, or None and why there is none."""
+    if arguments_of(model) is None:
+        return None, "call the model once on data"
+    try:
+        return flow_of(model), ""
+    except Exception as error:  # of the user's call on shapes alone: the rest is still true
+        return None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def _branches(model: Model) -> bool:
+    """Returns whether layers need to say what they are connected to."""
+    return model.graph is not None and not isinstance(model, Sequential)
+
+
+def _rows(model: Model, flow: Stop | None, expand: bool) -> Iterator[_Row]:
+    """Yields the rows of a model's layers, those of inner models behind them where wanted."""
+    stack: list[_Row] = []
+
+    def push(owner: Model, stops: tuple[Stop, ...], depth: int) -> None:
+        found: dict[int, _Row] = {}
+        for operation in _operations(owner, stops):
+            found.setdefault(id(operation), _Row(operation, depth))
+        for stop in stops:
+            if id(stop.operation) in found:
+                found[id(stop.operation)].stops.append(stop)
+        for node in reversed(nodes_of(owner.graph) if owner.graph is not None else []):
+            if id(node.operation) in found:
+                found[id(node.operation)].node = node
+        stack.extend(reversed(found.values()))
+
+    push(model, flow.children if flow is not None else (), 0)
+    while stack:
+        row = stack.pop()
+        yield row
+        inner = getattr(row.operation, "layer", row.operation)
+        if expand and isinstance(inner, Model):
+            push(inner, row.stops[0].children if row.stops else (), row.depth + 1)
+
+
+def _operations(model: Model, stops: tuple[Stop, ...]) -> list[Any]:
+    """Returns layers and ops in Keras's order; of a subclass, as its call runs them."""
+    if isinstance(model, Sequential):
+        return model.layers
+    if model.graph is not None:
+        return model.graph.operations
+    visited = [s.operation for s in stops if s.operation is not None]
+    return [*visited, *model.layers]
+
+
+def _in_range(rows: list[_Row], wanted: Sequence[str] | None) -> list[_Row]:
+    if wanted is None:
+        return rows
+    names = [row.operation.name for row in rows]
+    if isinstance(wanted, str) or len(wanted) != 2:
+        raise ArgumentError("summary: layer_range", repr(wanted), "two names: the first, the last")
+    first = [i for i, name in enumerate(names) if re.match(wanted[0], name)]
+    last = [i for i, name in enumerate(names) if re.match(wanted[1], name)]
+    if not first or not last:
+        raise ArgumentError(
+            "summary: layer_range",
+            received=repr(tuple(wanted)),
+            expected=f"names of layers: {', '.join(names)}",
+        )
+    return rows[min(first) : max(last) + 1]
+
+
+def _widths(positions: Sequence[float] | None, columns: list[str], whole: int) -> list[int | None]:
+    """Returns the columns' widths from where they end; their borders are within."""
+    if positions is None:
+        return [None] * len(columns)
+    ends = [0, *positions][: len(columns) + 1]
+    if any(b <= a for a, b in pairwise(ends)):
+        raise ArgumentError("summary: positions", repr(positions), "numbers that grow")
+    scale = whole if positions[-1] <= 1 else 1
+    borders = [4] + [3] * len(columns)
+    spans = zip(pairwise(ends), borders, strict=False)
+    widths: list[int | None] = [max(round((b - a) * scale) - n, 1) for (a, b), n in spans]
+    return widths + [None] * (len(columns) - len(widths))
+
+
+def _cells(row: _Row) -> dict[str, str]:
+    """Returns what stands in each column."""
+    operation = row.operation
+    indent = "   " * row.depth + "└ " if row.depth else ""
+    kind = getattr(operation, "op", type(operation).__name__)
+    variables, count, trains = [], "0", "-"
+    if isinstance(operation, Layer):
+        kind, variables = type(operation).__name__, operation.weights
+        count = f"{operation.count_params():,}" if operation.built else "0 (unbuilt)"
+    if variables:
+        trains = "Y" if operation.trainable else "N"
+    sources = [s.node.operation.name for s in row.node.inputs if s.node] if row.node else []
+    return {
+        "Layer (type)": f"{indent}{operation.name} ({kind})",
+        "Output Shape": _shapes(row),
+        "Mask": _mask_note(row.stops),
+        "Param #": count,
+        "Connected to": ", ".join(dict.fromkeys(sources)) or "-",
+        "Trainable": trains,
+    }
+
+
+def _shapes(row: _Row) -> str:
+    if row.stops and row.stops[0].shapes:
+        return ", ".join(map(str, row.stops[0].shapes))
+    outputs = symbols_in(row.node.outputs) if row.node is not None else []
+    return ", ".join(str(s.shape) for s in outputs) or "?"
+
+
+def _mask_note(stops: list[Stop]) -> str:
+    """What becomes of the mask, and its shape where one comes out."""
+    if not stops:
         return "?"
-    shapes = jax.tree.map(lambda s: str(s.shape), layer.inbound_nodes[0].outputs, is_leaf=is_symbol)
-    return ", ".join(jax.tree.leaves(shapes))
+    fates = dict.fromkeys(s.fate for s in stops if s.fate)
+    mask = next((s.mask for s in stops if s.mask is not None), None)
+    return "\n".join([", ".join(fates) or "-", *([str(mask)] if mask is not None else [])])
+
+
+def _totals(model: Model) -> Iterator[tuple[str, list[Any]]]:
+    optimizer = getattr(model.optimizer, "variables", []) if model.optimizer is not None else []
+    yield "Total params", [*model.weights, *optimizer]
+    yield "Trainable params", model.trainable_weights
+    yield "Non-trainable params", model.non_trainable_weights
+    if optimizer:
+        yield "Optimizer params", optimizer
 
 
 def _size(variables: list[Any]) -> str:
@@ -49,77 +224,6 @@ def _size(variables: list[Any]) -> str:
             return f"{entries:,} ({size:.2f} {unit})"
         size /= 1024
     return ""
-
-
-def print_summary(
-    model: Model,
-    line_length: int | None = None,
-    positions: Any = None,
-    print_fn: Callable[[str], Any] | None = None,
-    expand_nested: bool = False,
-    show_trainable: bool = False,
-    layer_range: tuple[str, str] | None = None,
-) -> None:
-    """Prints a table of the layers, with a column that shows what becomes of masks.
-
-    Args:
-        model: Any model.
-        line_length: Width of the table.
-        positions: Relative widths of the columns.
-        print_fn: Takes the text instead of the screen.
-        expand_nested: Whether layers of inner models are listed.
-        show_trainable: Whether a column says what training changes.
-        layer_range: Names of the first and the last layer to list.
-    """
-    table = Table(title=f"Model: {model.name}", title_justify="left")
-    columns = ["Layer (type)", "Output shape", "Mask", "Weights", "Connected to"]
-    columns += ["Trainable"] if show_trainable else []
-    for i, column in enumerate(columns):
-        ratio = None if positions is None or i >= len(positions) else int(100 * positions[i])
-        table.add_column(
-            column, justify="right" if column == "Weights" else "left", ratio=ratio, overflow="fold"
-        )
-    layers = model.layers
-    if layer_range is not None:
-        names = [layer.name for layer in layers]
-        first, last = names.index(layer_range[0]), names.index(layer_range[1])
-        layers = layers[first : last + 1]
-
-    def add(layer: Any, indent: str) -> None:
-        sources = ""
-        if layer.inbound_nodes:
-            sources = ", ".join(
-                s.node.operation.name for s in layer.inbound_nodes[0].inputs if s.node is not None
-            )
-        row = [
-            f"{indent}{layer.name} ({type(layer).__name__})",
-            _shape(layer),
-            _mask_note(layer),
-            f"{layer.count_params():,}" if layer.built else "not built",
-            sources,
-        ]
-        table.add_row(*row, *(["yes" if layer.trainable else "no"] if show_trainable else []))
-        inner = layer if isinstance(layer, Model) else getattr(layer, "layer", None)
-        if expand_nested and isinstance(inner, Model):
-            for part in inner.layers:
-                add(part, indent + "  ")
-
-    for layer in layers:
-        add(layer, "")
-    console = Console(width=line_length, record=print_fn is not None, quiet=False)
-    lines = [
-        f"Weights: {_size(model.weights)}",
-        f"Trainable: {_size(model.trainable_weights)}",
-        f"Others: {_size(model.non_trainable_weights)}",
-    ]
-    if print_fn is None:
-        console.print(table)
-        for line in lines:
-            console.print(line, highlight=False)
-        return
-    with console.capture() as captured:
-        console.print(table)
-    print_fn("\n".join([captured.get(), *lines]))
 
 
 Model.summary_printer = staticmethod(print_summary)

@@ -34,6 +34,7 @@ from alphorn.core.signature import CallSpec, call_spec
 from alphorn.core.symbol import Symbol, symbols_in, unknown_sizes
 from alphorn.core.tracking import Tracked
 from alphorn.core.variable import Variable, autocast_to, unwrap
+from alphorn.core.watching import watched
 from alphorn.errors import MaskError, StateError, UnexpectedArgumentError
 from alphorn.fields import attribute
 
@@ -198,7 +199,9 @@ class Door(Tracked):
             stack.enter_context(autocast_to(cast))
             if training is not None:
                 stack.enter_context(set_context(_training, training))
-            outputs = self._dispatch(spec, arguments)
+            outputs = watched(
+                self, (args, kwargs), arguments, lambda: self._dispatch(spec, arguments)
+            )
             if self.activity_regularizer is not None:
                 for leaf in jax.tree.leaves(outputs, is_leaf=is_masked):
                     self.add_loss(_penalty(self.activity_regularizer, leaf))

@@ -1,6 +1,7 @@
 """Symbol: an array that is not there yet, with a shape (None where unknown) and a history."""
 
 import contextvars
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -191,6 +192,35 @@ def unknown_sizes(shape: Iterable[int | None]) -> Shape:
         None if (s and s % other == 0) or (axis == 0 and s == batch) else s
         for axis, s in enumerate(shape)
     )
+
+
+def unknown_sizes_in(text: str) -> str:
+    """Returns a message with None for the stand-ins that it names.
+
+    >>> unknown_sizes_in("a (24, 5040) sequence")
+    'a (24, 5040) sequence'
+    """
+    batch = (_standing_in.get() or (None, None))[0]
+
+    def known(found: re.Match) -> str:
+        size = int(found[0])
+        return str(None if size == batch else unknown_sizes((1, size))[1])
+
+    return re.sub(r"\b\d+\b", known, text)
+
+
+def symbols_like(tree: Any) -> Any:
+    """Returns Symbols for the arrays in a structure: any batch, any number of steps under a mask."""
+
+    def like(x: Any) -> Any:
+        if isinstance(x, Symbol) or not (hasattr(x, "shape") and hasattr(x, "dtype")):
+            return x
+        rank = x.mask.ndim if is_masked(x) else 0
+        known = unknown_sizes(tuple(x.shape))[max(rank, 1) :]
+        any_size = [None] * min(max(rank, 1), x.ndim)
+        return Symbol((*any_size, *known), x.dtype, rank, name="seen")
+
+    return jax.tree.map(like, tree, is_leaf=is_masked)
 
 
 def _concrete(symbol: Symbol, sizes: tuple[int, int]) -> Any:

@@ -19,6 +19,7 @@ from alphorn.core.symbol import (
 )
 from alphorn.core.tracking import Tracked
 from alphorn.core.variable import Variable
+from alphorn.core.watching import watched
 from alphorn.errors import ArgumentError, DataError, ShapeError
 
 
@@ -40,7 +41,8 @@ class Graph:
         self.nodes = topological_order(self.output_symbols, self.input_symbols)
         self._check_connected()
         self.input_nodes = [s.node for s in self.input_symbols if s.node is not None]
-        self.layers = self._layers_by_depth()
+        self.operations = self._by_depth()
+        self.layers: list[Any] = [o for o in self.operations if isinstance(o, Tracked)]
         arguments = [(node.args, node.kwargs) for node in self.nodes]
         leaves = jax.tree.leaves(arguments, is_leaf=lambda x: isinstance(x, Variable))
         self.variables = [x for x in leaves if isinstance(x, Variable)]
@@ -66,9 +68,9 @@ class Graph:
                     )
             known.update(id(s) for s in symbols_in(node.outputs))
 
-    def _layers_by_depth(self) -> list[Any]:
-        """Layers from the inputs to the outputs, those of one depth as they were met: Keras's
-        order, and so the order of weights.
+    def _by_depth(self) -> list[Any]:
+        """Layers and ops from the inputs to the outputs, those of one depth as they were met:
+        Keras's order, and so the order of weights.
         """
         ends = {id(s) for s in self.input_symbols}
         met: dict[int, int] = {}
@@ -95,8 +97,7 @@ class Graph:
                 if symbol.node is not None:
                     parent = id(symbol.node)
                     node_depth[parent] = max(level + 1, node_depth.get(parent, 0))
-        found = [o for o in operations.values() if isinstance(o, Tracked)]
-        return sorted(found, key=lambda o: (-depth[id(o)], met.get(id(o), -1)))
+        return sorted(operations.values(), key=lambda o: (-depth[id(o)], met.get(id(o), -1)))
 
     def run(self, inputs: Any, where: str, call: Callable | None = None) -> Any:
         """Computes the outputs from arrays, Masked sequences or Symbols.
@@ -117,7 +118,7 @@ class Graph:
             args, kwargs = jax.tree.map(
                 at, (node.args, node.kwargs), is_leaf=lambda x: is_masked(x) or is_symbol(x)
             )
-            out = node.operation(*args, **kwargs) if call is None else call(node, args, kwargs)
+            out = _called(node, args, kwargs) if call is None else call(node, args, kwargs)
             expected = symbols_in(node.outputs)
             given = (
                 [out]
@@ -151,6 +152,14 @@ class Graph:
                 f"{where}: number of inputs", len(values), f"{len(names)}: {', '.join(names)}"
             )
         return values
+
+
+def _called(node: Node, args: tuple, kwargs: dict) -> Any:
+    operation: Any = node.operation
+    if isinstance(node.operation, Tracked):  # a layer's own door tells who watches
+        return operation(*args, **kwargs)
+    given = (args, kwargs)
+    return watched(operation, given, given, lambda: operation(*args, **kwargs))
 
 
 def _all_symbols(what: str, tree: Any) -> list[Symbol]:

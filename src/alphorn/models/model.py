@@ -9,7 +9,7 @@ import jax
 from alphorn.core.door import symbols_of
 from alphorn.core.layer import Layer
 from alphorn.core.rules import nest
-from alphorn.core.symbol import Symbol, infer, is_symbol
+from alphorn.core.symbol import Symbol, infer, is_symbol, symbols_in, symbols_like
 from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError, StateError
 from alphorn.models.config import graph_config, graph_from_config
@@ -38,8 +38,10 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
     8
     """
 
-    untracked = Layer.untracked | Trainer.trainer_attributes | {"graph"}
+    untracked = Layer.untracked | Trainer.trainer_attributes | {"graph", "seen_arguments"}
     graph: Graph | None = None
+    # The arguments of the last call, as Symbols, one with masks where there was one.
+    seen_arguments: dict[str, Any] | None = None
 
     def __init__(self, *args: Any, inputs: Any = None, outputs: Any = None, **kwargs: Any):
         if len(args) > 0:
@@ -235,10 +237,18 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
             infer(self._enter, (symbols_of(self, input_shape),), {"training": False})
 
     def _ensure_built(self, arguments: dict[str, Any]) -> None:
+        self._note(arguments)
         if type(self).build is Model.build:
             self.built = True  # a subclass's layers build themselves when its call uses them
         else:
             super()._ensure_built(arguments)
+
+    def _note(self, arguments: dict[str, Any]) -> None:
+        now = {k: symbols_like(v) for k, v in arguments.items()}
+        now = {k: v for k, v in now.items() if symbols_in(v)}
+        before = any(s.masked for s in symbols_in(self.seen_arguments or {}))
+        if now and (not before or any(s.masked for s in symbols_in(now))):
+            self.seen_arguments = now
 
     # --- weights in files
 
@@ -260,20 +270,32 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
         print_fn: Callable[[str], None] | None = None,
         expand_nested: bool = False,
         show_trainable: bool = False,
-        layer_range: tuple[str, str] | None = None,
+        layer_range: Sequence[str] | None = None,
+        masks: bool | None = None,
     ) -> None:
         """Prints the layers, their outputs, masks and weights.
 
+        A mask is born, carried, resampled, joined, used or ended by a layer, or refused; an inner
+        model, or one of your own after a call, shows it for each of its layers.
+
         Args:
             line_length: Width of the table.
-            positions: Relative widths of the columns.
+            positions: Where each column ends: shares of the width, or numbers of characters.
             print_fn: Takes the text instead of the screen.
             expand_nested: Whether layers of inner models are listed.
             show_trainable: Whether a column says what training changes.
-            layer_range: Names of the first and the last layer to list.
+            layer_range: Names of the first and the last layer to list, or patterns of them.
+            masks: Whether a column shows masks; by default where there are any.
         """
         Model.summary_printer(
-            self, line_length, positions, print_fn, expand_nested, show_trainable, layer_range
+            self,
+            line_length,
+            positions,
+            print_fn,
+            expand_nested,
+            show_trainable,
+            layer_range,
+            masks,
         )
 
     summary_printer: ClassVar[Callable[..., None]]

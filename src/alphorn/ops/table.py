@@ -17,6 +17,7 @@ from alphorn.core.assignment import Assignable, assignable, is_assigning, plain,
 from alphorn.core.masked import Masked
 from alphorn.core.symbol import Symbol
 from alphorn.core.variable import unwrap
+from alphorn.core.watching import is_watched, watched
 from alphorn.errors import MaskError
 from alphorn.naming import auto_name, lookup, register
 
@@ -171,7 +172,11 @@ def _call(op: Op, signature: inspect.Signature, args: tuple, kwargs: dict) -> An
         k: _array_argument(v, signature.parameters[k]) if k in op.arrays else unwrap(v)
         for k, v in bound.arguments.items()
     }
-    return op.masked(arguments) if Masked in found else op.call_plain(arguments)
+    if Masked not in found:
+        return op.call_plain(arguments)
+    if not is_watched():
+        return op.masked(arguments)
+    return watched(Operation(op.name, op.name), args, arguments, lambda: op.masked(arguments))
 
 
 def _array_argument(value: Any, parameter: inspect.Parameter) -> Any:
