@@ -25,7 +25,7 @@ def model_of(case: Case, K) -> object:
     with without_draws(K):
         layer = case.make(K.layers)
         outputs = layer(*arguments(case, *inputs))
-        outputs = outputs if isinstance(outputs, list) else [outputs]
+        outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
         if outputs[0].shape[-1] is not None:
             outputs[0] = K.layers.Dense(2)(outputs[0])
     return K.Model(inputs, outputs)

@@ -126,9 +126,13 @@ class _Recurrent(Layer):
 
         return self._scan_steps(step, sequence, mask, states, self.zero_output_for_mask)
 
-    def _scan_steps(self, step: Any, x: Any, mask: Any, states: Any, zeros: bool) -> Any:
+    def _scan_steps(
+        self, step: Any, x: Any, mask: Any, states: Any, zeros: bool, unused: Any = ()
+    ) -> Any:
         """Runs `scan_cell`; what the cell writes at a step (seeds) is carried to the next."""
-        variables = self.cell.variables if isinstance(self.cell, Layer) else []
+        unused = set(unused)
+        own = self.cell.variables if isinstance(self.cell, Layer) else []
+        variables = [v for v in own if v not in unused]
         written = [v for v in variables if not getattr(v, "born_trainable", v.trainable)]
 
         def run() -> Any:
@@ -334,6 +338,7 @@ class _Fused(_Recurrent):
                 mask,
                 states,
                 self.zero_output_for_mask,
+                unused=cell.seed_generator.variables,  # drawn above, once a sequence
             )
             output = steps if self.return_sequences else _last(steps, mask)
         self._store_states(new)
