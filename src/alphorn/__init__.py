@@ -19,6 +19,7 @@ from alphorn import (
     saving,
     summary,
     utils,
+    viz,
 )
 from alphorn.config import DTypePolicy
 from alphorn.core.input_spec import InputSpec
@@ -98,5 +99,6 @@ __all__ = [
     "unmask",
     "utils",
     "value_and_grad",
+    "viz",
     "with_mask",
 ]

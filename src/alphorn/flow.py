@@ -13,7 +13,7 @@ from alphorn.core.rules import nest
 from alphorn.core.symbol import infer, symbols_in, unknown_sizes_in
 from alphorn.core.watching import Visit, mask_shape, watching
 from alphorn.errors import MaskError, StateError
-from alphorn.layers import attention, embedding, merging
+from alphorn.layers import attention, embedding, merging, multi_head
 from alphorn.models.model import Model
 from alphorn.ops.table import TABLE, Operation
 
@@ -346,6 +346,6 @@ def _carrying(operation: Any, rule: str, children: tuple[Stop, ...]) -> str:
         return "by its layers"
     if isinstance(operation, Operation):
         return TABLE[operation.op].rule.says.rstrip(".")
-    if isinstance(operation, attention.MultiHeadAttention):
+    if isinstance(operation, multi_head.MultiHeadAttention | multi_head.GroupQueryAttention):
         return _ATTENTION
     return _WAYS.get(rule) or "its own call carries it"
