@@ -106,6 +106,7 @@ GlobalMaxPool1D, GlobalMaxPool2D, GlobalMaxPool3D = (
 Convolution1D, Convolution2D, Convolution3D = Conv1D, Conv2D, Conv3D
 Convolution1DTranspose, Convolution2DTranspose = Conv1DTranspose, Conv2DTranspose
 Convolution3DTranspose = Conv3DTranspose
+Deconvolution2D, Deconvolution3D = Conv2DTranspose, Conv3DTranspose
 SeparableConvolution1D, SeparableConvolution2D = SeparableConv1D, SeparableConv2D
 for _alias in """
     AvgPool1D AvgPool2D AvgPool3D MaxPool1D MaxPool2D MaxPool3D
@@ -113,7 +114,7 @@ for _alias in """
     GlobalMaxPool1D GlobalMaxPool2D GlobalMaxPool3D
     Convolution1D Convolution2D Convolution3D
     Convolution1DTranspose Convolution2DTranspose Convolution3DTranspose
-    SeparableConvolution1D SeparableConvolution2D
+    Deconvolution2D Deconvolution3D SeparableConvolution1D SeparableConvolution2D
 """.split():
     register("layers", globals()[_alias], _alias)
 
@@ -162,6 +163,8 @@ __all__ = [
     "Cropping1D",
     "Cropping2D",
     "Cropping3D",
+    "Deconvolution2D",
+    "Deconvolution3D",
     "Dense",
     "DepthwiseConv1D",
     "DepthwiseConv2D",
