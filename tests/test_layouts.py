@@ -147,6 +147,12 @@ def test_other_names_are_keras_s() -> None:
         assert alphorn.layers.deserialize({"class_name": name, "config": config_for(name)})
 
 
+def test_transposed_convolutions_answer_to_their_first_name() -> None:
+    assert L.Deconvolution2D is L.Conv2DTranspose
+    made = L.deserialize({"class_name": "Deconvolution3D", "config": config_for("Conv")})
+    assert type(made) is L.Conv3DTranspose
+
+
 def config_for(name: str) -> dict[str, Any]:
     if "Pool" in name:
         if name.startswith("Global"):

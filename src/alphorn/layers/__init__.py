@@ -132,6 +132,7 @@ GlobalMaxPool1D, GlobalMaxPool2D, GlobalMaxPool3D = (
 Convolution1D, Convolution2D, Convolution3D = Conv1D, Conv2D, Conv3D
 Convolution1DTranspose, Convolution2DTranspose = Conv1DTranspose, Conv2DTranspose
 Convolution3DTranspose = Conv3DTranspose
+Deconvolution2D, Deconvolution3D = Conv2DTranspose, Conv3DTranspose
 SeparableConvolution1D, SeparableConvolution2D = SeparableConv1D, SeparableConv2D
 GroupedQueryAttention = GroupQueryAttention
 
@@ -182,6 +183,8 @@ __all__ = [
     "Cropping3D",
     "CuDNNGRU",
     "CuDNNLSTM",
+    "Deconvolution2D",
+    "Deconvolution3D",
     "Dense",
     "DepthwiseConv1D",
     "DepthwiseConv2D",

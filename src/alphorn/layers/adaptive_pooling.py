@@ -83,6 +83,7 @@ class AdaptiveMaxPooling1D(_AdaptivePooling):
     Takes `(batch, time, features)`, returns `(batch, output_size, features)`. With a mask each
     row's own extent is divided; a window of missing steps alone is missing.
 
+    >>> import alphorn as keras
     >>> x = np.array([[[3.0], [1.0], [2.0], [9.0]]])
     >>> AdaptiveMaxPooling1D(2)(keras.Masked(x, x[..., 0] < 9)).fill(0).ravel().tolist()
     [3.0, 2.0]

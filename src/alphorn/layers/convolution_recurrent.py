@@ -154,6 +154,7 @@ class ConvLSTM2D(_ConvLSTM):
     repeats states and output. Returns `(batch, new height, new width, filters)`, or all outputs,
     `(batch, time, ...)`, with the mask of the input.
 
+    >>> import numpy as np
     >>> ConvLSTM2D(4, 3, padding="same")(np.ones((2, 3, 6, 5, 1))).shape
     (2, 6, 5, 4)
     """

@@ -70,6 +70,7 @@ class DepthwiseConv1D(_Depthwise):
     Takes `(batch, time, features)`, returns `(batch, windows, features * depth_multiplier)` with a
     mask as that of `Conv1D`.
 
+    >>> import numpy as np
     >>> DepthwiseConv1D(3, depth_multiplier=2)(np.ones((1, 5, 4))).shape
     (1, 3, 8)
     """
@@ -144,6 +145,7 @@ class SeparableConv1D(_Separable):
     Takes `(batch, time, features)`, returns `(batch, windows, filters)` with a mask as that of
     `Conv1D`.
 
+    >>> import numpy as np
     >>> SeparableConv1D(6, 3, padding="causal")(np.ones((1, 5, 4))).shape
     (1, 5, 6)
     """
