@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alphorn.errors import ArgumentError, ShapeError, UnexpectedArgumentError
-from alphorn.preprocessing.draws import Draws, reordered
+from alphorn.preprocessing.draws import Draws
 from alphorn.preprocessing.windows import TimeseriesGenerator, timeseries_generator_from_json
 
 __all__ = [
@@ -239,26 +239,26 @@ def skipgrams(
     valid = (places >= 0) & (places < len(words))
     valid &= present[np.where(valid, places, 0)]
     targets = np.repeat(words[chosen], valid.sum(1))
-    couples = np.stack([targets, words[places[valid]]], 1).tolist()
-    positive, negative = len(couples), int(len(couples) * negative_samples)
+    couples = np.stack([targets, words[places[valid]]], 1)
+    positive, negative = len(couples), max(int(len(couples) * negative_samples), 0)
     if negative_samples > 0:
-        order = np.array(draws.shuffled(positive), np.int64)
+        order = draws.shuffled(positive)
+        if negative and vocabulary_size < 2:
+            raise ArgumentError("skipgrams: vocabulary_size", vocabulary_size, "at least 2")
         if negative:
-            if vocabulary_size < 2:
-                raise ArgumentError("skipgrams: vocabulary_size", vocabulary_size, "at least 2")
-            of = targets[order[np.arange(negative) % positive]]
             drawn = draws.below(vocabulary_size - 1, negative) + 1
-            couples += np.stack([of, drawn], 1).tolist()
-    yes, no = ([0, 1], [1, 0]) if categorical else (1, 0)
-    labels: list[Any] = [yes] * positive + [no] * max(negative, 0)
+            random_pairs = np.stack([np.resize(targets[order], negative), drawn], 1)
+            couples = np.concatenate([couples, random_pairs])
+    labels = np.arange(positive + negative) < positive
     draws.close()
     if shuffle:
         random.seed(random.randint(0, 10_000_000) if seed is None else seed)
         draws = Draws()
         order = draws.shuffled(len(couples))
         draws.close()
-        couples, labels = reordered(couples, order), reordered(labels, order)
-    return couples, [list(label) for label in labels] if categorical else labels
+        couples, labels = couples[order], labels[order]
+    figures = np.stack([~labels, labels], 1) if categorical else labels
+    return couples.tolist(), figures.astype(np.int64).tolist()
 
 
 def _remove_long_seq(

@@ -100,7 +100,7 @@ def hashing_trick(
     if n < 2:
         raise ArgumentError("hashing_trick: n", n, "at least 2, as 0 is no word")
     known: dict[Any, Callable[[str], int]] = {None: hash, "md5": _md5}
-    number_of = hash_function if callable(hash_function) else known.get(hash_function)
+    number_of: Any = hash_function if callable(hash_function) else known.get(hash_function)
     if number_of is None:
         raise UnexpectedArgumentError(
             "hashing_trick: hash_function", repr(hash_function), "None, 'md5' or a function"
