@@ -69,10 +69,8 @@ def pad_sequences(
         lengths = np.minimum(lengths, width)
     steps = _joined(rows, lengths, step, kind)
     out = np.full((len(rows), width, *step), value, dtype=kind)
-    places = np.arange(width)
-    starts = np.zeros_like(lengths) if padding == "post" else width - lengths
-    filled = (places >= starts[:, None]) & (places < (starts + lengths)[:, None])
-    out[filled] = steps
+    places, lengths = np.arange(width), lengths[:, None]
+    out[places < lengths if padding == "post" else places >= width - lengths] = steps
     return out
 
 
@@ -123,6 +121,10 @@ def _joined(rows: list[Any], lengths: np.ndarray, step: tuple, kind: np.dtype) -
             return np.fromiter(chain.from_iterable(rows), kind, total)
         except (TypeError, ValueError, OverflowError):
             pass  # row by row, for numbers in a strange form or for an error that says where
+    if kind.kind != "O" and set(map(type, rows)) == {np.ndarray}:
+        whole = [row for row in rows if len(row)]
+        if {(row.dtype, row.shape[1:]) for row in whole} == {(whole[0].dtype, step)}:
+            return np.concatenate(whole).astype(kind, copy=False)
     arrays = []
     for i, row in enumerate(rows):
         if not len(row):
