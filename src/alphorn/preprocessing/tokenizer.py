@@ -80,9 +80,11 @@ class Tokenizer:
         self.index_word: dict[int, Any] = {}
 
     def _words(self, texts: list[Any]) -> list[Any]:
-        """Returns the words of texts: of several strings, or of one list."""
+        """Returns the words of texts, which are strings or lists, all alike."""
         if isinstance(texts[0], list):
-            return [small(texts[0], "Tokenizer: a list of words") if self.lower else texts[0]]
+            if not self.lower:
+                return texts
+            return [small(words, "Tokenizer: a list of words") for words in texts]
         if self.char_level:
             return [text.lower() for text in texts] if self.lower else texts
         if self.analyzer is not None:
