@@ -144,7 +144,7 @@ def test_draws_are_those_of_random_and_leave_it_as_they_would(seed, counts, limi
     random.gauss(0, 1)  # leaves a second one for the next call
     draws = Draws()
     ours = [
-        [draws.floats(n).tolist(), draws.below(limit, n).tolist(), draws.shuffled(n)]
+        [draws.floats(n).tolist(), draws.below(limit, n).tolist(), draws.shuffled(n).tolist()]
         for n in counts
     ]
     draws.close()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alphorn.errors import ArgumentError, ShapeError, UnexpectedArgumentError
-from alphorn.preprocessing.draws import Draws, reordered
+from alphorn.preprocessing.draws import Draws
 from alphorn.preprocessing.windows import TimeseriesGenerator, timeseries_generator_from_json
 
 __all__ = [
@@ -69,10 +69,8 @@ def pad_sequences(
         lengths = np.minimum(lengths, width)
     steps = _joined(rows, lengths, step, kind)
     out = np.full((len(rows), width, *step), value, dtype=kind)
-    places = np.arange(width)
-    starts = np.zeros_like(lengths) if padding == "post" else width - lengths
-    filled = (places >= starts[:, None]) & (places < (starts + lengths)[:, None])
-    out[filled] = steps
+    places, lengths = np.arange(width), lengths[:, None]
+    out[places < lengths if padding == "post" else places >= width - lengths] = steps
     return out
 
 
@@ -123,6 +121,10 @@ def _joined(rows: list[Any], lengths: np.ndarray, step: tuple, kind: np.dtype) -
             return np.fromiter(chain.from_iterable(rows), kind, total)
         except (TypeError, ValueError, OverflowError):
             pass  # row by row, for numbers in a strange form or for an error that says where
+    if kind.kind != "O" and set(map(type, rows)) == {np.ndarray}:
+        whole = [row for row in rows if len(row)]
+        if {(row.dtype, row.shape[1:]) for row in whole} == {(whole[0].dtype, step)}:
+            return np.concatenate(whole).astype(kind, copy=False)
     arrays = []
     for i, row in enumerate(rows):
         if not len(row):
@@ -239,26 +241,26 @@ def skipgrams(
     valid = (places >= 0) & (places < len(words))
     valid &= present[np.where(valid, places, 0)]
     targets = np.repeat(words[chosen], valid.sum(1))
-    couples = np.stack([targets, words[places[valid]]], 1).tolist()
-    positive, negative = len(couples), int(len(couples) * negative_samples)
+    couples = np.stack([targets, words[places[valid]]], 1)
+    positive, negative = len(couples), max(int(len(couples) * negative_samples), 0)
     if negative_samples > 0:
-        order = np.array(draws.shuffled(positive), np.int64)
+        order = draws.shuffled(positive)
+        if negative and vocabulary_size < 2:
+            raise ArgumentError("skipgrams: vocabulary_size", vocabulary_size, "at least 2")
         if negative:
-            if vocabulary_size < 2:
-                raise ArgumentError("skipgrams: vocabulary_size", vocabulary_size, "at least 2")
-            of = targets[order[np.arange(negative) % positive]]
             drawn = draws.below(vocabulary_size - 1, negative) + 1
-            couples += np.stack([of, drawn], 1).tolist()
-    yes, no = ([0, 1], [1, 0]) if categorical else (1, 0)
-    labels: list[Any] = [yes] * positive + [no] * max(negative, 0)
+            random_pairs = np.stack([np.resize(targets[order], negative), drawn], 1)
+            couples = np.concatenate([couples, random_pairs])
+    labels = np.arange(positive + negative) < positive
     draws.close()
     if shuffle:
         random.seed(random.randint(0, 10_000_000) if seed is None else seed)
         draws = Draws()
         order = draws.shuffled(len(couples))
         draws.close()
-        couples, labels = reordered(couples, order), reordered(labels, order)
-    return couples, [list(label) for label in labels] if categorical else labels
+        couples, labels = couples[order], labels[order]
+    figures = np.stack([~labels, labels], 1) if categorical else labels
+    return couples.tolist(), figures.astype(np.int64).tolist()
 
 
 def _remove_long_seq(

@@ -80,9 +80,11 @@ class Tokenizer:
         self.index_word: dict[int, Any] = {}
 
     def _words(self, texts: list[Any]) -> list[Any]:
-        """Returns the words of texts: of several strings, or of one list."""
+        """Returns the words of texts, which are strings or lists, all alike."""
         if isinstance(texts[0], list):
-            return [small(texts[0], "Tokenizer: a list of words") if self.lower else texts[0]]
+            if not self.lower:
+                return texts
+            return [small(words, "Tokenizer: a list of words") for words in texts]
         if self.char_level:
             return [text.lower() for text in texts] if self.lower else texts
         if self.analyzer is not None:
@@ -156,9 +158,10 @@ class Tokenizer:
 
         With an `oov_token` its id stands for them.
         """
-        ids = self._lookup().__getitem__
+        known = self._lookup()
+        ids = known.__getitem__
         found = [list(map(ids, words)) for many in self._documents(texts) for words in many]
-        return [[i for i in row if i is not None] if None in row else row for row in found]
+        return [[i for i in row if i is not None] for row in found] if known.gaps else found
 
     def texts_to_sequences_generator(self, texts: Iterable[Any]) -> Iterator[list[int]]:
         """Yields the ids of each text's words, each before the next text is read."""
@@ -187,10 +190,10 @@ class Tokenizer:
             word = known.get(i)
             return unknown if word is None or (limit and i >= limit) else word
 
-        word_of = _Memo(find, 2 * len(known) + 1000).__getitem__
+        memo = _Memo(find, 2 * len(known) + 1000)
         for number, row in enumerate(sequences):
-            words = map(word_of, _ids(row, number))
-            yield " ".join([word for word in words if word is not None])
+            words = list(map(memo.__getitem__, _ids(row, number)))
+            yield " ".join([w for w in words if w is not None] if memo.gaps else words)
 
     def texts_to_matrix(self, texts: Iterable[Any], mode: str = "binary") -> np.ndarray:
         """Returns one row of figures a text, `(texts, num_words)`: see `sequences_to_matrix`."""
@@ -279,14 +282,15 @@ class Tokenizer:
 
 
 class _Memo(dict):
-    """What a function gives, kept for the first so many keys."""
+    """What a function gives, kept for the first so many keys; `gaps` if it gave None."""
 
     def __init__(self, find: Callable[[Any], Any], limit: int):
         super().__init__()
-        self.find, self.limit = find, limit
+        self.find, self.limit, self.gaps = find, limit, False
 
     def __missing__(self, key: Any) -> Any:
         value = self.find(key)
+        self.gaps |= value is None
         if len(self) < self.limit:
             self[key] = value
         return value

@@ -71,27 +71,25 @@ def _table(filters: str, between: str) -> dict[int, str]:
     return str.maketrans(dict.fromkeys(filters, between))
 
 
-def runs(texts: Any, where: str) -> Iterator[list[str] | list[Any]]:
-    """Yields strings in lists of some 65,000 characters, and what is no string by itself.
+def runs(texts: Any, where: str) -> Iterator[list[Any]]:
+    """Yields texts some 65,000 characters at a time: strings, or lists of words, never both.
 
     Args:
         texts: Any iterable, also one that never ends.
         where: For errors.
     """
-    run: list[str] = []
-    size = 0
+    run: list[Any] = []
+    size, kind = 0, str
     for number, text in enumerate(texts):
-        if isinstance(text, str):
-            run.append(text)
-            size += len(text)
-            if size + 16 * len(run) > CHARACTERS_AT_ONCE:
+        if not isinstance(text, str):
+            text = checked(text, f"{where}: text {number}")
+        if not isinstance(text, kind) or size > CHARACTERS_AT_ONCE:
+            if run:
                 yield run
-                run, size = [], 0
-            continue
-        if run:
-            yield run
             run, size = [], 0
-        yield [checked(text, f"{where}: text {number}")]
+            kind = str if isinstance(text, str) else list
+        run.append(text)
+        size += 16 + (len(text) if kind is str else 8 * len(text))
     if run:
         yield run
 

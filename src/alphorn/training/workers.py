@@ -2,9 +2,9 @@
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent import futures
+from importlib import import_module
 from itertools import count, islice
-from multiprocessing import get_context
 from typing import Any
 
 
@@ -26,8 +26,8 @@ def made_ahead(source: Any, batches: int | None) -> Iterator[Any]:
     """
     numbers = iter(range(batches)) if batches is not None else count()
     with _executor(source) as executor:
-        make = _make if isinstance(executor, ProcessPoolExecutor) else source.__getitem__
-        waiting: deque[Future] = deque()
+        make = _make if source.use_multiprocessing else source.__getitem__
+        waiting: deque[Any] = deque()
         try:
             for number in islice(numbers, max(source.max_queue_size, source.workers)):
                 waiting.append(executor.submit(make, number))
@@ -40,11 +40,13 @@ def made_ahead(source: Any, batches: int | None) -> Iterator[Any]:
             executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _executor(source: Any) -> Executor:
+def _executor(source: Any) -> futures.Executor:
+    # Threads and processes are imported when they are asked for: they cost 10 ms.
     if not source.use_multiprocessing:
-        return ThreadPoolExecutor(source.workers)
-    return ProcessPoolExecutor(
-        source.workers, get_context("spawn"), initializer=_take, initargs=(source,)
+        return futures.ThreadPoolExecutor(source.workers)
+    context = import_module("multiprocessing").get_context("spawn")
+    return futures.ProcessPoolExecutor(
+        source.workers, context, initializer=_take, initargs=(source,)
     )
 
 
