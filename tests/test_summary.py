@@ -162,12 +162,19 @@ def test_a_mask_that_is_refused_or_dropped_on_the_way_is_named():
         def call(self, x):
             return self.last(jnp.mean(alphorn.unmask(self.first(x)), axis=1))
 
+    class Escaped(Tagger):
+        def call(self, x):
+            return self.last(jnp.mean(self.first(x).data, axis=1))
+
     model = Raw()
     with pytest.raises(MaskError):
         model.predict(ROWS, verbose=0)
     text = summary_of(model, line_length=140)
     assert "Mask refused in Raw 'call': jnp.mean would lose the mask of a (None, None, 3)" in text
     model = Dropped()
+    model.predict(ROWS, verbose=0)
+    assert notes_of(model) == {"first": "carried (None, None)", "unmask": "ended", "last": "-"}
+    model = Escaped()
     model.predict(ROWS, verbose=0)
     assert notes_of(model) == {"first": "carried (None, None)", "last": "ended"}
 

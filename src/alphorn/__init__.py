@@ -21,6 +21,7 @@ from alphorn import (
     utils,
     viz,
 )
+from alphorn.checking import check_padding
 from alphorn.config import DTypePolicy
 from alphorn.core.input_spec import InputSpec
 from alphorn.core.layer import Layer
@@ -76,6 +77,7 @@ __all__ = [
     "Variable",
     "activations",
     "callbacks",
+    "check_padding",
     "config",
     "constraints",
     "datasets",

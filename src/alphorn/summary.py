@@ -14,6 +14,7 @@ from alphorn.core.layer import Layer
 from alphorn.core.symbol import symbols_in
 from alphorn.errors import ArgumentError
 from alphorn.flow import Stop, arguments_of, flow_of
+from alphorn.layers.core import InputLayer
 from alphorn.models.graph import nodes_of
 from alphorn.models.model import Model
 from alphorn.models.sequential import Sequential
@@ -184,7 +185,9 @@ def _cells(row: _Row) -> dict[str, str]:
     return {
         "Layer (type)": f"{indent}{operation.name} ({kind})",
         "Output Shape": _shapes(row),
-        "Mask": _mask_note(row.stops),
+        "Mask": "-"
+        if isinstance(operation, InputLayer) and not row.stops
+        else _mask_note(row.stops),
         "Param #": count,
         "Connected to": ", ".join(dict.fromkeys(sources)) or "-",
         "Trainable": trains,
