@@ -15,7 +15,7 @@ demo: $(VENV)/.made
 	$(RUN) examples/hierarchical_attention.py
 
 test: lint
-	$(RUN) -m pytest --numprocesses=auto --dist=loadfile
+	$(RUN) -m pytest --numprocesses=auto --dist=loadgroup
 
 lint: $(VENV)/.made
 	$(RUN) -m ruff check

@@ -256,7 +256,7 @@ LAYERS = [
         lambda L: L.LSTM(3, return_sequences=True, return_state=True, go_backwards=True),
         label="states",
     ),
-    Case("LSTM", lambda L: L.LSTM(3, unroll=True), label="unrolled"),
+    Case("SimpleRNN", lambda L: L.SimpleRNN(2, unroll=True), label="unrolled"),
     Case("TimeDistributed", lambda L: L.TimeDistributed(L.Dense(3))),
     Case(
         "TimeDistributed", lambda L: L.TimeDistributed(L.BatchNormalization()), label="statistics"

@@ -14,7 +14,10 @@ os.environ.setdefault(
 )
 
 from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -25,6 +28,37 @@ from alphorn import config, naming
 settings.register_profile("quick", max_examples=15, deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=300, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+_count = count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests of one row of a table together: they share its compiled programs.
+
+    Processes that share the work take whole rows of tables, and other files whole.
+    """
+    first: dict[str, int] = {}
+    for i, item in enumerate(items):
+        params = (
+            item.callspec.params
+            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+            else {}
+        )
+        row = f":{params['case']}" if "case" in params else ""
+        group = f"{item.path.name}{row}"
+        item.add_marker(pytest.mark.xdist_group(group))
+        first.setdefault(group, i)
+    items.sort(key=lambda item: first[next(item.iter_markers("xdist_group")).args[0]])
+
+
+@pytest.fixture(autouse=True)
+def no_more_programs_than_fit() -> Iterator[None]:
+    """Drops compiled programs in time: each maps memory, and Linux allows 65,530 maps."""
+    yield
+    maps = Path("/proc/self/maps")
+    if next(_count) % 50 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
+        jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)

@@ -142,9 +142,9 @@ class Subject:
         return Result(*jax.tree.map(np.asarray, out))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)
 def subject(case: Case, policy: str = "float32") -> Subject:
-    """Returns the layer of a row, built and compiled once for all tests."""
+    """Returns the layer of a row, built and compiled once: its tests run in a row."""
     return Subject(case, policy)
 
 

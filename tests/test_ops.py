@@ -100,7 +100,7 @@ def test_plain_data_gives_what_keras_gives(case):
         close(a, b)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)
 def compiled(case: Case):
     return jax.jit(lambda *inputs: case.call(ops, *inputs))
 
