@@ -9,9 +9,13 @@ from typing import Any
 
 
 def wants_workers(source: Any) -> bool:
-    """Returns whether a dataset asks for its batches to be made by others, as a PyDataset may."""
-    workers = getattr(source, "workers", 1)
-    return workers > 1 or (workers > 0 and bool(getattr(source, "use_multiprocessing", False)))
+    """Returns whether a dataset asks for its batches to be made by others, as a PyDataset may.
+
+    Iterators of images have workers too, and threads of their own for them.
+    """
+    if not hasattr(source, "use_multiprocessing"):
+        return False
+    return source.workers > 1 or (source.workers > 0 and source.use_multiprocessing)
 
 
 def made_ahead(source: Any, batches: int | None) -> Iterator[Any]:
