@@ -293,7 +293,7 @@ def test_padding_is_finite_from_the_start(junk):
 def test_lengths_and_extents():
     holes = np.array([[0, 1, 0, 1, 0], [0] * 5, [1] * 5], bool)
     m = Masked(np.ones((3, 5, 1)), holes)
-    assert m.lengths.tolist() == [4, 0, 5]
+    assert m.lengths.tolist() == [3, 0, 5]
     assert [e.tolist() for e in m.extent] == [[1, 0, 0], [4, 0, 5]]
     nested = Masked(np.ones((1, 2, 3)), np.array([[[1, 1, 0], [0, 0, 0]]], bool))
     assert nested.lengths.tolist() == [[2, 0]]

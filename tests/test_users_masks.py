@@ -254,3 +254,17 @@ def test_ctc_uses_the_padded_length_of_every_row():
         alone = peer.ops.ctc_loss(labels[i : i + 1], row[None], lengths[:1], np.array([len(row)]))
         np.testing.assert_allclose(together[i], alone[0], rtol=1e-5)
     assert not is_masked(together)
+
+
+def test_convlstm_refuses_a_mask_of_steps():
+    clips = RANDOM.normal(size=(2, 6, 5, 2)).astype("float32")
+    mask = np.arange(6) < np.array([[3], [6]])
+
+    def answer(K, x, **options):
+        K.utils.set_random_seed(3)
+        return np.asarray(K.layers.ConvLSTM1D(3, 2)(x, **options))
+
+    together = answer(keras, clips, mask=mask)
+    np.testing.assert_allclose(together[:1], answer(keras, clips[:1, :3]), atol=1e-6)
+    with pytest.raises(Exception, match=r"broadcast|[Ii]ncompatible"):
+        answer(peer, clips, mask=mask)

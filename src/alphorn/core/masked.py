@@ -142,8 +142,9 @@ class Masked:
 
     @property
     def lengths(self) -> Array:
-        """The number of steps up to the last valid one, along the mask's last axis."""
-        return extent(self.mask)[1]
+        """Each row's own length, from its first to its last valid step, along the last mask axis."""
+        start, stop = extent(self.mask)
+        return stop - start
 
     @property
     def extent(self) -> tuple[Array, Array]:

@@ -109,7 +109,7 @@ def _lengths(x: Any, given: Any) -> Any:
     """Returns lengths: those given, or of the mask; steps must stand in front."""
     if given is not None:
         return unmask(given)
-    return x.lengths if isinstance(x, Masked) else jnp.full(x.shape[:1], x.shape[1], jnp.int32)
+    return x.extent[1] if isinstance(x, Masked) else jnp.full(x.shape[:1], x.shape[1], jnp.int32)
 
 
 def _ctc(op: Op, arguments: dict[str, Any]) -> Any:

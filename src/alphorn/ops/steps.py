@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from alphorn.core.masked import Masked, expand_to, extent, fill_masked
+from alphorn.core.masked import Masked, expand_to, fill_masked
 from alphorn.core.masked import unmask as _unmask
 from alphorn.errors import ArgumentError
 from alphorn.ops.rules import extent_along, gather_steps
@@ -108,9 +108,9 @@ def unmask(x: Any) -> Any:
     return x
 
 
-@row(Rule(lambda op, arguments: extent(arguments["x"].mask)[1], "is what is counted."))
+@row(Rule(lambda op, arguments: arguments["x"].lengths, "is what is counted."))
 def lengths(x: Any) -> Any:
-    """Returns the number of steps up to the last valid one of each row, `(B,)` int32."""
+    """Returns each row's own length, from its first to its last valid step, `(B,)` int32."""
     return jnp.full(x.shape[:1], x.shape[1], jnp.int32)
 
 
