@@ -3,6 +3,9 @@
 What only has to trace is traced and not compiled.
 """
 
+import contextlib
+import gc
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -32,6 +35,17 @@ def outputs_of(out: Any) -> list[Any]:
     return [o.data if is_masked(o) else o for o in jax.tree.leaves(out, is_leaf=is_masked)]
 
 
+@contextlib.contextmanager
+def leaks_checked() -> Iterator[None]:
+    """Fails on tracers that leak; looks at new objects only, not at all that other tests left."""
+    gc.freeze()
+    try:
+        with jax.checking_leaks():
+            yield
+    finally:
+        gc.unfreeze()
+
+
 @EVERY
 def test_jit_and_vmap_give_what_eager_gives(case: Case) -> None:
     layer, x = built(case), plain_data(case)
@@ -58,7 +72,7 @@ def test_nothing_leaks_and_no_type_is_promoted_silently(case: Case, policy: str)
     values = state_of(layer)
     for training in (False, True):
         program = facts_function(case, layer, training=training)
-        with jax.checking_leaks(), jax.numpy_dtype_promotion("strict"):
+        with leaks_checked(), jax.numpy_dtype_promotion("strict"):
             outputs, by_weights, by_inputs, state = jax.eval_shape(program, *values, x)
         expected = jnp.dtype(layer.compute_dtype)
         if case.name == "TimeDistributed" or jnp.issubdtype(expected, jnp.floating):
@@ -76,7 +90,7 @@ def test_layers_build_inside_a_trace_and_stay(case: Case) -> None:
     def call(x: Any) -> list[Any]:
         return outputs_of(layer(*arguments(case, x)))
 
-    with without_draws(alphorn), jax.checking_leaks():
+    with without_draws(alphorn), leaks_checked():
         jax.eval_shape(alphorn.functional(call, []), [], plain_data(case))
         twin = case.make(alphorn.layers)
         twin(*symbols(case, alphorn, plain_data(case).shape[1]))
