@@ -59,7 +59,7 @@ FLOORS: list[list[str]] = [
     ],
     [
         """models.graph models.config models.model models.sequential models flow summary
-        saving.weights saving""",
+        viz.layout viz.style viz.drawing viz saving.weights saving""",
         "preprocessing.text preprocessing.sequence preprocessing",
         "utils",
     ],

@@ -18,6 +18,7 @@ from alphorn import (
     saving,
     summary,
     utils,
+    viz,
 )
 from alphorn.config import DTypePolicy
 from alphorn.core.input_spec import InputSpec
@@ -92,4 +93,5 @@ __all__ = [
     "unmask",
     "utils",
     "value_and_grad",
+    "viz",
 ]

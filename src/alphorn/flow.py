@@ -1,5 +1,6 @@
 """The way of masks through a model: what each layer does with them, found without computing."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from jax.core import Tracer
 from alphorn.core.masked import is_masked, unmask
 from alphorn.core.rules import nest
 from alphorn.core.symbol import infer, symbols_in, unknown_sizes_in
-from alphorn.core.watching import Visit, mask_shape, watching
+from alphorn.core.watching import Visit, mask_shape, watched, watching
 from alphorn.errors import MaskError, StateError
 from alphorn.layers import attention, embedding, merging
 from alphorn.models.model import Model
@@ -120,12 +121,12 @@ def flow_of(model: Model, arguments: dict[str, Any] | None = None) -> Stop:
     found: list[Stop] = []
 
     def run(values: dict[str, Any]) -> Any:
-        with watching() as watch:
+        with watching() as watch, contextlib.suppress(MaskError):
             try:
                 model._enter(**({"training": False} | values))
             except MaskError:
-                if watch.top is None:
-                    raise
+                if watch.top is None:  # a Sequential, whose graph cannot be made
+                    watched(model, values, values, lambda: model.call(*values.values()))
         assert watch.top is not None
         found.append(_stop_of(watch.top, model))
         return jnp.zeros(())
@@ -217,7 +218,7 @@ def _unmasked_before(stop: Stop, others: list[Stop]) -> Stop:
 
 
 def _message(error: MaskError) -> str:
-    return unknown_sizes_in(" ".join(str(error).split()))
+    return unknown_sizes_in("; ".join(line.strip() for line in str(error).splitlines()))
 
 
 def _inner_stop(visit: Visit, edges: tuple[Edge, ...], wanted: set[int]) -> Stop:
@@ -230,7 +231,7 @@ def _inner_stop(visit: Visit, edges: tuple[Edge, ...], wanted: set[int]) -> Stop
     return Stop(
         operation,
         getattr(operation, "name", None) or type(operation).__name__,
-        operation.op if isinstance(operation, Operation) else type(operation).__name__,
+        f"ops.{operation.op}" if isinstance(operation, Operation) else type(operation).__name__,
         *_outputs(visit),
         *_fate(visit, children),
         edges,
