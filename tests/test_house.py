@@ -59,7 +59,8 @@ FLOORS: list[list[str]] = [
     ],
     [
         """models.graph models.config models.model models.sequential models flow summary
-        viz.layout viz.style viz.drawing viz saving.weights saving""",
+        viz.layout viz.style viz.drawing viz
+        checking.running checking.batches checking.comparing checking.wording checking saving.weights saving""",
         "preprocessing.text preprocessing.sequence preprocessing",
         "utils",
     ],

@@ -20,6 +20,7 @@ from alphorn import (
     utils,
     viz,
 )
+from alphorn.checking import check_padding
 from alphorn.config import DTypePolicy
 from alphorn.core.input_spec import InputSpec
 from alphorn.core.layer import Layer
@@ -72,6 +73,7 @@ __all__ = [
     "Variable",
     "activations",
     "callbacks",
+    "check_padding",
     "config",
     "constraints",
     "functional",
