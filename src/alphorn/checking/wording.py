@@ -50,8 +50,8 @@ def visit_of(found: Found) -> Seen:
 
 
 def figure(size: float) -> str:
-    """Returns a difference with one digit: `3e-7`."""
-    return "0" if size == 0 else f"{size:.0e}".replace("e-0", "e-").replace("e+0", "e+")
+    """Returns a difference with one digit: `3e-7`, `0.4`."""
+    return f"{size:.1g}".replace("e-0", "e-").replace("e+0", "e+")
 
 
 def named(visit: Seen) -> str:
