@@ -1,212 +1,317 @@
-"""`check_padding`: it finds the layer that padding changes, and leaves the model as it was."""
+"""`check_padding`: models that hold, models that break, by whom, and that nothing is changed."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import alphorn
-from alphorn import ops
-from alphorn.errors import ArgumentError, DataError
-from alphorn.layers import (
-    GRU,
-    LSTM,
-    BatchNormalization,
-    Conv1D,
-    Dense,
-    Dropout,
-    Embedding,
-    GlobalMaxPooling1D,
-    Lambda,
-    Layer,
-    Masking,
-    RemoveMask,
-    TimeDistributed,
-)
-from alphorn.preprocessing.sequence import pad_sequences
+from alphorn import check_padding, layers, ops
+from alphorn.errors import ArgumentError, DataError, StateError
 
-ROWS = [[1, 2], [3, 4, 5], [6], [1, 2, 3, 4, 5, 6]]
-TARGETS = np.array([[0.0], [1.0], [1.0], [0.0]], "float32")
+RANDOM = np.random.default_rng(0)
+ROWS = [RANDOM.normal(size=(n, 4)).astype("float32") for n in (3, 5, 2)]
+IDS = np.array([[3, 1, 2, 0, 0], [4, 5, 6, 7, 8], [1, 0, 0, 0, 0]])
+PADDED = np.zeros((3, 5, 4), "float32")
+for _i, _row in enumerate(ROWS):
+    PADDED[_i, : len(_row)] = _row
 
 
-class PlainMean(Layer):
+class RawMean(alphorn.Layer):
     def call(self, x):
-        return ops.mean(ops.unmask(x), axis=1)
+        return jnp.mean(alphorn.unmask(x), axis=1)
 
 
-class Penalized(Layer):
-    """Gives right outputs, and a loss that counts padding."""
-
-    def call(self, x):
-        self.add_loss(ops.mean(ops.unmask(x) + 1.0))
-        return x
+def masked(*rest, **options):
+    first = layers.Dense(3, bias_initializer="ones", name="first")
+    model = [alphorn.Input((None, 4)), layers.Masking(), first]
+    return alphorn.Sequential([*model, *rest], **options)
 
 
-def sequential(*stack, **options):
-    return alphorn.Sequential([Embedding(9, 4, mask_zero=True), *stack], **options)
+def names_of(result) -> list[str]:
+    return [c.name for c in result.checks]
 
 
-def functional(pool):
-    ids = alphorn.Input((None,), dtype="int32")
-    h = LSTM(4, return_sequences=True)(Embedding(9, 4, mask_zero=True)(ids))
-    return alphorn.Model(ids, Dense(2)(pool(h)), name="text")
+def test_a_model_that_holds(capsys):
+    model = alphorn.Sequential(
+        [
+            layers.Embedding(9, 4, mask_zero=True),
+            layers.Conv1D(4, 3, padding="same", strides=2),
+            layers.BatchNormalization(),
+            layers.GRU(3),
+            layers.Dense(1),
+        ]
+    )
+    model.compile("adam", "mse")
+    result = check_padding(model, IDS, np.ones(3), sample_weight=np.array([1.0, 2.0, 0.5]))
+    assert result and result.holds and result.layer is None and result.reads_padding is None
+    assert result.largest_difference < 1e-5
+    assert all(c.holds for c in result.checks)
+    assert names_of(result) == [
+        "alone: outputs",
+        *(
+            f"{name}: {what}"
+            for name in ("more padding", "1e3 in padding", "NaN in padding")
+            for what in ("outputs", "loss and gradients")
+        ),
+        "1e3 between layers: outputs",
+    ]
+    printed = capsys.readouterr().out
+    assert printed.startswith("holds: 3 rows, 3 lengths, outputs differ by at most ")
+    assert "\x1b" not in printed  # plain where it is no terminal
+    assert printed.splitlines()[0] == result.verdict
+
+
+def test_lists_of_unequal_rows_and_targets():
+    model = alphorn.Sequential(
+        [alphorn.Input((None, 4)), layers.GRU(3, return_sequences=True), layers.Dense(2)]
+    )
+    model.compile("sgd", "mse")
+    result = check_padding(model, ROWS, [np.ones((len(r), 2)) for r in ROWS], verbose=False)
+    assert result.holds and "loss and gradients by" in result.verdict
+
+
+def test_inputs_by_name_with_targets_of_steps():
+    words = alphorn.Input((None,), dtype="int32", name="words")
+    extra = alphorn.Input((2,), name="extra")
+    h = layers.GRU(3, return_sequences=True)(layers.Embedding(9, 4, mask_zero=True)(words))
+    h = layers.Dense(1, name="tags")(h)
+    model = alphorn.Model({"words": words, "extra": extra}, [h, layers.Dense(1, name="e")(extra)])
+    model.compile("sgd", "mse")
+    data = {"extra": np.ones((3, 2), "float32"), "words": IDS}
+    result = check_padding(model, data, [np.ones((3, 5, 1)), np.ones((3, 1))], verbose=False)
+    assert result.holds and len(result.checks) == 8
+
+
+@pytest.mark.parametrize("as_lists", [True, False])
+def test_documents_of_sentences(as_lists):
+    rows = [[[1, 2], [3]], [[4, 5, 6]], [[1], [2], [3, 3]]]
+    array = np.zeros((3, 3, 3), "int32")
+    for i, document in enumerate(rows):
+        for j, sentence in enumerate(document):
+            array[i, j, : len(sentence)] = sentence
+    inner = alphorn.Sequential([layers.Embedding(9, 4, mask_zero=True), layers.GRU(3)])
+    x = alphorn.Input((None, None), dtype="int32")
+    model = alphorn.Model(x, layers.GRU(2)(layers.TimeDistributed(inner)(x)))
+    result = check_padding(model, rows if as_lists else array, verbose=False)
+    assert result.holds and "3 lengths" in result.verdict
+
+
+def test_padding_in_front_and_gaps():
+    front = np.zeros_like(PADDED)
+    for i, row in enumerate(ROWS):
+        front[i, 5 - len(row) :] = row
+    front[1, 2] = 0
+    model = alphorn.Sequential(
+        [
+            layers.Masking(),
+            layers.Conv1D(3, 3, padding="same"),
+            layers.LSTM(2, return_sequences=True),
+        ]
+    )
+    assert check_padding(model, front, verbose=False).holds
+
+
+def test_a_lambda_that_reads_padding_is_named(capsys):
+    mean = layers.Lambda(lambda x: jnp.mean(ops.unmask(x), axis=1), name="my_mean")
+    result = check_padding(masked(mean, layers.Dense(1)), ROWS)
+    assert not result and result.layer == "my_mean" and result.largest_difference > 1e-3
+    verdict = result.verdict
+    assert verdict.startswith("BROKEN at layer 'my_mean' (Lambda): row ")
+    assert " alone gives " in verdict and ", in the batch " in verdict
+    assert "jnp.mean of plain data. Use ops.mean of the masked sequence" in verdict
+    assert verdict in capsys.readouterr().out
+
+
+def test_a_layer_of_one_s_own_and_its_numbers():
+    model = masked(RawMean(name="pool"))
+    result = check_padding(model, PADDED, verbose=False)
+    assert result.layer == "pool"
+    row = int(result.verdict.split("row ")[1].split()[0])
+    said = result.verdict.split("alone gives ")[1].split(". ")[0].split(", in the batch ")
+    alone, together = np.asarray(model(ROWS[row][None]))[0], np.asarray(model(PADDED))[row]
+    at = np.abs(alone - together).argmax()
+    assert [f"{alone[at]:.4g}", f"{together[at]:.4g}"] == said
+
+
+def test_a_layer_inside_a_model_inside_a_model():
+    inner = alphorn.Sequential([layers.Dense(3, bias_initializer="ones"), RawMean(name="inside")])
+    x = alphorn.Input((None, 4))
+    model = alphorn.Model(x, layers.Dense(1)(inner(layers.Masking()(x))))
+    assert check_padding(model, PADDED, verbose=False).layer == "inside"
 
 
 class Own(alphorn.Model):
     def __init__(self, pool):
         super().__init__()
-        self.embedding, self.pool = Embedding(9, 4, mask_zero=True), pool
+        self.mask = layers.Masking()
+        self.first = layers.Dense(3, bias_initializer="ones", name="first")
+        self.pool = pool
+        self.last = layers.Dense(1, name="last")
 
     def call(self, x):
-        return self.pool(self.embedding(x))
+        return self.last(self.pool(self.first(self.mask(x))))
 
 
-def hierarchical(pool):
-    words = alphorn.Input((None,), dtype="int32")
-    sentence = alphorn.Model(words, pool(Embedding(9, 4, mask_zero=True)(words)))
-    document = alphorn.Input((None, None), dtype="int32")
-    return alphorn.Model(document, GRU(3)(TimeDistributed(sentence, name="each")(document)))
+def test_a_model_of_one_s_own():
+    assert check_padding(Own(RawMean(name="pool")), PADDED, verbose=False).layer == "pool"
+    assert check_padding(Own(layers.GlobalMaxPooling1D()), PADDED, verbose=False).holds
+    model = Own(lambda x: jnp.max(x.data, axis=1) + jnp.mean(x.data, axis=1))
+    result = check_padding(model, PADDED, verbose=False)
+    assert result.layer == model.name
+    assert f"BROKEN in the call of '{model.name}' (Own), before 'last' (Dense)" in result.verdict
 
 
-DOCUMENTS = [[[1, 2], [3]], [[4, 5, 6], [7], [1, 1]]]
-PADDED = pad_sequences(ROWS, padding="post")
+def test_keras_s_protocol_used_wrongly():
+    class Weighted(alphorn.Layer):
+        def call(self, x, mask=None):
+            return x.sum(1)
+
+    result = check_padding(masked(Weighted(name="sums")), PADDED, verbose=False)
+    assert result.layer == "sums" and "has `mask`" in result.verdict
 
 
-def check(model, *data, **options):
-    said = []
-    report = alphorn.check_padding(model, *data, print_fn=said.append, **options)
-    assert said == [report.verdict] == [str(report)]
-    return report
+def test_steps_that_become_valid_are_counted():
+    class Everything(alphorn.Layer):
+        def call(self, x):
+            return alphorn.Masked(x.data, jnp.ones_like(x.mask))
+
+    result = check_padding(masked(Everything(name="all")), PADDED, verbose=False)
+    assert result.layer == "all" and "valid values" in result.verdict
 
 
-@pytest.mark.parametrize(
-    ("model", "data"),
-    [
-        (lambda: sequential(Conv1D(5, 3, padding="same", strides=2), GRU(3)), ROWS),
-        (lambda: functional(GlobalMaxPooling1D()), PADDED),
-        (lambda: functional(GlobalMaxPooling1D()), pad_sequences(ROWS)),
-        (lambda: Own(GlobalMaxPooling1D()), ROWS),
-        (lambda: hierarchical(GlobalMaxPooling1D()), DOCUMENTS),
-        (lambda: sequential(LSTM(3, return_sequences=True)), ROWS),
-    ],
-    ids="lists behind front subclass nested steps".split(),
-)
-def test_what_holds_is_said_to_hold(model, data):
-    report = check(model(), data)
-    assert report.holds
-    assert report.layer is None
-    assert report.largest_difference < 1e-5
-    changes = {c.change for c in report.checks}
-    assert "more padding" in changes
-    assert any(c.endswith("alone") for c in changes)
-    assert ("other numbers in padding" in changes) == isinstance(data, list)
+class Unit(alphorn.Layer):
+    def call(self, x):
+        data = x.data
+        size = jnp.sqrt(jnp.sum(data * data, -1, keepdims=True))
+        return alphorn.Masked(data / size, x.mask)
 
 
-@pytest.mark.parametrize(
-    ("model", "data"),
-    [
-        (lambda: functional(PlainMean(name="pool")), ROWS),
-        (lambda: functional(PlainMean(name="pool")), PADDED),
-        (lambda: functional(Lambda(lambda x: ops.sum(ops.unmask(x), 1), name="pool")), ROWS),
-        (lambda: Own(PlainMean(name="pool")), ROWS),
-        (lambda: alphorn.Sequential([functional(PlainMean(name="pool")), Dense(1)]), ROWS),
-    ],
-    ids="lists padded lambda subclass inner".split(),
-)
-def test_the_layer_that_reads_padding_is_named(model, data):
-    report = check(model(), data)
-    assert not report.holds
-    assert report.layer == "pool"
-    assert "first at layer 'pool'" in report.verdict
-    assert "to mend it: its call reads padding: on ops" in report.verdict
-    assert report.largest_difference > 1e-2
+def test_a_gradient_that_padding_makes_nan_is_found():
+    pool = [layers.GlobalAveragePooling1D(), layers.Dense(1)]
+    model = alphorn.Sequential(
+        [layers.Masking(), layers.Dense(4, use_bias=False), Unit(name="unit"), *pool]
+    )
+    model.compile("sgd", "mse")
+    assert check_padding(model, PADDED, verbose=False).holds  # its outputs do
+    result = check_padding(model, PADDED, np.ones(3), verbose=False)
+    assert result.layer == "unit"
+    assert "not finite in the batch, though those of each row alone are" in result.verdict
+    assert "x.fill(1)" in result.verdict
+    broken = [c.name for c in result.checks if not c.holds]
+    assert broken == ["alone: loss and gradients"]
 
 
-def test_a_layer_inside_folded_rows_is_answered_for_by_its_wrapper():
-    report = check(hierarchical(PlainMean()), DOCUMENTS)
-    assert not report.holds
-    assert report.layer == "each"
+def test_nan_that_is_in_the_data_is_not_padding_s_fault():
+    rows = [r.copy() for r in ROWS]
+    rows[0][1, 2] = np.nan
+    model = alphorn.Sequential([alphorn.Input((None, 4)), layers.GRU(2)])
+    model.compile("sgd", "mse")
+    result = check_padding(model, rows, np.ones((3, 2)), verbose=False)
+    assert result.holds
+    assert any("not finite without padding either" in c.says for c in result.checks)
 
 
-def test_where_no_mask_comes_the_way_is_said():
-    report = check(sequential(RemoveMask(), GlobalMaxPooling1D(name="top")), ROWS)
-    assert report.layer == "top"
-    assert "no mask comes to it" in report.verdict
+def test_a_gradient_that_depends_on_padding_is_found():
+    class Penalized(alphorn.Layer):
+        def call(self, x):
+            self.add_loss(jnp.sum(x.data**2))
+            return x
+
+    model = masked(Penalized(name="penalty"), layers.GlobalMaxPooling1D(), layers.Dense(1))
+    model.compile("sgd", "mse")
+    result = check_padding(model, PADDED, np.ones(3), verbose=False)
+    assert result.layer == "penalty"
+    assert "more padding: loss and gradients" in [c.name for c in result.checks if not c.holds]
 
 
-def test_padding_that_is_not_a_number_shows():
-    ids = alphorn.Input((None,), dtype="int32")
-    h = Embedding(9, 4, mask_zero=True)(ids)
-    model = alphorn.Model(ids, PlainMean()(Lambda(lambda x: 1.0 / ops.unmask(x))(h)))
-    report = check(model, ROWS)
-    assert not report.holds
-    assert report.largest_difference == np.inf
+def test_what_is_right_by_luck_is_said():
+    largest = layers.Lambda(lambda x: jnp.max(ops.unmask(x), axis=1), name="largest")
+    model = alphorn.Sequential([layers.Masking(), layers.ReLU(), largest])
+    result = check_padding(model, PADDED, verbose=False)
+    assert result.holds and result.reads_padding == "largest"
+    assert "'largest' (Lambda) reads padding, and is right only because" in result.verdict
+    last = layers.Lambda(lambda x: ops.unmask(x)[:, -1], name="last")
+    repeats = alphorn.Sequential([layers.Masking(), layers.GRU(3, return_sequences=True), last])
+    assert check_padding(repeats, PADDED, verbose=False).reads_padding is None
 
 
-def test_loss_and_gradients_are_compared():
-    model = sequential(GRU(3), Dense(1))
-    model.compile("adam", "mse")
-    report = check(model, ROWS, TARGETS)
-    assert report.holds
-    assert {c.what for c in report.checks} == {"outputs", "loss", "gradients"}
-    model = sequential(Penalized(), GRU(3), Dense(1))
-    model.compile("adam", "mse")
-    report = check(model, ROWS, TARGETS)
-    assert not report.holds
-    assert report.layer is None
-    assert "loss, by more padding" in report.verdict
-    assert "add_loss" in report.verdict
+def test_in_training_rows_are_not_run_alone():
+    model = masked(layers.BatchNormalization(), layers.Dropout(0.5), layers.GRU(2), layers.Dense(1))
+    model.compile("sgd", "mse")
+    result = check_padding(model, PADDED, np.ones(3), training=True, verbose=False)
+    assert result.holds and "alone: outputs" not in names_of(result)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_a_loss_a_step_in_training(weighted):
-    model = sequential(LSTM(4, return_sequences=True), Dropout(0.5), BatchNormalization(), Dense(3))
-    model.compile("adam", "mse")
-    targets = np.random.default_rng(0).normal(size=(4, 6, 3)).astype("float32")
-    weights = np.linspace(0.5, 2, 24).reshape(4, 6).astype("float32") if weighted else None
-    report = check(model, PADDED, targets, weights, training=True)
-    assert report.holds
-    assert not any(c.change.endswith("alone") for c in report.checks)
+def test_lengths_that_a_model_needs_are_kept():
+    model = alphorn.Sequential(
+        [alphorn.Input((5, 4)), layers.Masking(), layers.Flatten(), layers.Dense(1)]
+    )
+    result = check_padding(model, PADDED, verbose=False)
+    assert result.holds and "more padding: outputs" not in names_of(result)
+
+    class Fixed(Own):
+        def call(self, x):
+            return self.last(self.pool(self.first(self.mask(x))).reshape(len(x), 5 * 3))
+
+    result = check_padding(Fixed(lambda x: x.fill(0)), PADDED, verbose=False)
+    assert result.holds
+    assert any("takes no row of" in c.says for c in result.checks)
 
 
-def test_several_inputs():
-    ids, sensor = alphorn.Input((None,), dtype="int32"), alphorn.Input((None, 2))
-    h = [GRU(3)(Embedding(9, 4, mask_zero=True)(ids)), GRU(3)(Masking()(sensor))]
-    model = alphorn.Model([ids, sensor], alphorn.layers.add(h))
-    rows = [np.full((n, 2), 0.5, "float32") for n in (4, 1, 2, 3)]
-    assert check(model, [ROWS, rows]).holds
+def state_of(model) -> list[np.ndarray]:
+    variables = [*model.variables, *(v for m in model.metrics for v in m.variables)]
+    return [np.array(v.value) for v in [*variables, *model.optimizer.variables]]
 
 
-def test_the_model_stays_as_it_was():
-    model = sequential(LSTM(4, return_sequences=True), Dropout(0.5), BatchNormalization(), Dense(1))
+@pytest.mark.parametrize("fitted", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_is_as_before(fitted, training):
+    model = masked(layers.BatchNormalization(), layers.Dropout(0.3), layers.GRU(2), layers.Dense(1))
     model.compile("adam", "mse", metrics=["mae"])
-    model.fit(PADDED, np.zeros((4, 6, 1), "float32"), verbose=0)
-    held = [
-        *model.variables,
-        *model.optimizer.variables,
-        *(v for m in model.metrics for v in m.variables),
-    ]
-    before = [np.array(v.value) for v in held]
-    check(model, PADDED, np.zeros((4, 6, 1), "float32"), training=True)
-    for variable, value in zip(held, before, strict=True):
-        assert np.array_equal(variable.value, value)
+    if fitted:
+        model.fit(PADDED, np.ones(3), verbose=0)
+    before, metrics = state_of(model), list(model.metrics)
+    program = dict(model.programs)
+    check_padding(model, PADDED, np.ones(3), training=training, verbose=False)
+    assert [id(m) for m in model.metrics] == [id(m) for m in metrics]
+    assert all(np.array_equal(a, b) for a, b in zip(before, state_of(model), strict=True))
+    assert model.programs == program
+    assert len(model.fit(PADDED, np.ones(3), verbose=0).history["mae"]) == 1
 
 
-def test_a_fixed_number_of_steps_is_said():
-    ids = alphorn.Input((6,), dtype="int32")
-    model = alphorn.Model(ids, GRU(3)(Embedding(9, 4, mask_zero=True)(ids)))
-    report = check(model, PADDED)
-    assert report.checks == ()
-    assert "fixed number of steps" in report.verdict
+def test_many_rows_and_lengths_are_sampled():
+    rows = [RANDOM.normal(size=(1 + n % 40, 4)).astype("float32") for n in range(200)]
+    model = alphorn.Sequential([alphorn.Input((None, 4)), layers.GlobalMaxPooling1D()])
+    result = check_padding(model, rows, verbose=False)
+    assert result.holds and result.verdict.startswith("holds: 32 rows, ")
+
+
+def test_a_tolerance_of_one_s_own():
+    model = masked(RawMean(name="pool"))
+    assert not check_padding(model, PADDED, verbose=False)
+    assert check_padding(model, PADDED, tolerance=1e3, verbose=False)
+    low = alphorn.Sequential([layers.Masking(dtype="bfloat16"), layers.GRU(3, dtype="bfloat16")])
+    assert check_padding(low, PADDED, tolerance=2e-2, verbose=False)
+
+
+def test_a_generator_gives_its_first_batch():
+    model = masked(layers.GRU(2))
+    assert check_padding(model, iter([(PADDED,)]), verbose=False).holds
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ArgumentError, match="check_padding: model"):
-        alphorn.check_padding(Dense(1), ROWS)
-    with pytest.raises(DataError, match="nothing is padding"):
-        alphorn.check_padding(alphorn.Sequential([Dense(1)]), np.ones((2, 3), "float32"))
-    with pytest.raises(DataError, match="take one batch"):
-        alphorn.check_padding(sequential(GRU(2)), (row for row in ROWS))
-
-
-def test_the_screen_shows_the_verdict(capsys):
-    alphorn.check_padding(sequential(GRU(2)), ROWS)
-    assert "Padding changes nothing in 'sequential'." in capsys.readouterr().out
+    with pytest.raises(ArgumentError, match=r"received: GRU[\s\S]*a model"):
+        check_padding(layers.GRU(2), PADDED)
+    model = alphorn.Sequential([layers.Dense(2)])
+    with pytest.raises(DataError, match=r"no step is padding[\s\S]*Masking\(\)"):
+        check_padding(model, PADDED)
+    model = masked(layers.GRU(2))
+    with pytest.raises(StateError, match="before compile"):
+        check_padding(model, PADDED, np.ones(3))
+    with pytest.raises(ArgumentError, match="sample_weight without y"):
+        check_padding(model, PADDED, sample_weight=np.ones(3))
+    model.compile("sgd", "mse")
+    with pytest.raises(DataError, match="unequal numbers of rows"):
+        check_padding(model, PADDED, np.ones(4))
+    with pytest.raises(DataError, match="x=None"):
+        check_padding(model, None)

@@ -64,8 +64,9 @@ FLOORS: list[list[str]] = [
     ],
     [
         """models.graph models.config models.model models.sequential models flow summary
-        viz.layout viz.style viz.drawing viz checking saving.weights
-        saving""",
+        viz.layout viz.style viz.drawing viz
+        checking.running checking.batches checking.comparing checking.wording checking
+        saving.weights saving""",
         """preprocessing.image.packages preprocessing.image.arrays preprocessing.image.affine
         preprocessing.image.color preprocessing.image.resize preprocessing.image.files
         preprocessing.image.iterators preprocessing.image.batches preprocessing.image.memory

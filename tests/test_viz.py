@@ -1,180 +1,242 @@
-"""Pictures of masks: what they say, that they are well formed, and that they stand by themselves."""
+"""Pictures of masks: what stands in them, where it stands, and that they are files of their own."""
 
+import itertools
 import re
-from itertools import combinations
 from xml.etree import ElementTree
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import alphorn
-from alphorn import ops
+from alphorn import layers, ops
 from alphorn.errors import ArgumentError, StateError
-from alphorn.layers import (
-    GRU,
-    Add,
-    Concatenate,
-    Conv1D,
-    Dense,
-    Embedding,
-    GlobalMaxPooling1D,
-    Identity,
-    Lambda,
-    Masking,
-    TimeDistributed,
-)
-from alphorn.viz import mask_flow
+from alphorn.viz import MaskFlow, mask_flow
 from alphorn.viz.layout import place
 from alphorn.viz.style import COLOURS, FATES
 
 SVG = "{http://www.w3.org/2000/svg}"
+ROWS = [np.ones((3, 2), "float32"), np.ones((5, 2), "float32")]
 
 
-def text_model():
-    return alphorn.Sequential(
-        [Embedding(9, 4, mask_zero=True), Conv1D(3, 3, strides=2), GRU(2), Dense(1)], name="text"
+def branches():
+    a = alphorn.Input((None,), dtype="int32", name="words")
+    b = alphorn.Input((None, 4), name="sensors")
+    h = layers.Embedding(9, 4, mask_zero=True, name="vectors")(a)
+    g = layers.Conv1D(4, 3, name="windows")(layers.Masking(name="gaps")(b))
+    h = layers.Attention(name="looks")([h, g])
+    return alphorn.Model([a, b], ops.mean(h, axis=1), name="branches")
+
+
+def nested():
+    sentence = alphorn.Sequential(
+        [layers.Embedding(9, 4, mask_zero=True, name="vectors"), layers.GRU(3, name="states")]
     )
+    x = alphorn.Input((None, None), dtype="int32", name="documents")
+    h = layers.TimeDistributed(sentence, name="each")(x)
+    return alphorn.Model(x, layers.GRU(2, name="document")(h))
 
 
-def two_branches():
-    sensor, ids = alphorn.Input((None, 4), name="sensor"), alphorn.Input((None,), name="ids")
-    h = Concatenate()([Masking()(sensor), Embedding(9, 4, mask_zero=True)(ids)]) * 2.0
-    return alphorn.Model([sensor, ids], [Dense(2)(h), GlobalMaxPooling1D()(h)], name="two")
+def parsed(picture: MaskFlow):
+    return ElementTree.fromstring(picture.svg)
 
 
-def document_model():
-    words = alphorn.Input((None,), dtype="int32")
-    inner = alphorn.Model(words, GRU(2)(Embedding(9, 3, mask_zero=True)(words)), name="inner")
-    document = alphorn.Input((None, None), dtype="int32")
-    return alphorn.Model(document, GRU(2)(TimeDistributed(inner, name="each")(document)))
+def texts_of(picture: MaskFlow) -> list[str]:
+    return ["".join(t.itertext()) for t in parsed(picture).iter(f"{SVG}text")]
 
 
-def parts(picture):
-    root = ElementTree.fromstring(picture.svg)
-    badges = [
-        "".join(t.itertext()) for t in root.iter(f"{SVG}text") if "badge" in t.get("class", "")
-    ]
-    names = [t.text for t in root.iter(f"{SVG}tspan") if t.get("class") == "name"]
-    edges = [
-        e.get("class") for e in root.iter(f"{SVG}path") if e.get("class", "").startswith("edge")
-    ]
-    return root, names, badges, edges
+def boxes_of(picture: MaskFlow) -> dict[str, tuple[float, ...]]:
+    """Returns `(left, top, right, bottom)` of each box and group by its title's first line."""
+    found = {}
+    for group in parsed(picture).iter(f"{SVG}g"):
+        title = group.find(f"{SVG}title").text.splitlines()[0]
+        rect = group.find(f"{SVG}rect")
+        x, y, w, h = (float(rect.get(k)) for k in ("x", "y", "width", "height"))
+        found[title] = (x, y, x + w, y + h)
+    return found
 
 
-def test_a_picture_says_what_becomes_of_the_mask():
-    picture = mask_flow(text_model(), input_shape=(None, None))
-    _, names, badges, edges = parts(picture)
-    assert names == ["input_layer", "embedding", "conv1d", "gru", "dense"]
-    assert badges[-3:] == ["born (None, None)", "resampled (None, None)", "used"]
-    assert edges[-4:] == ["edge", "edge masked", "edge masked", "edge"]
-    for line in ("mask_zero: ids other than 0 are valid", "time is gone"):
-        assert line in picture.svg
+def apart(a, b) -> bool:
+    return a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
 
 
-def test_branches_join():
-    _, names, badges, _ = parts(mask_flow(two_branches()))
-    assert {"sensor", "ids", "concatenate", "multiply"} <= set(names)
-    assert {"joined (None, None)", "carried (None, None)", "used"} <= set(badges)
+def test_it_says_of_each_layer_what_becomes_of_the_mask():
+    texts = texts_of(mask_flow(branches()))
+    for text in (
+        "Masks in branches (Model)",
+        "born (None, None)",
+        "resampled (None, None)",
+        "joined (None, None)",
+        "used",
+        "mask_zero: ids other than 0 are valid",
+        "keys are masked; the query's mask goes on",
+        "(None, None, 4)",
+    ):
+        assert text in texts
+    assert sum(t.startswith("vectors") and "Embedding" in t for t in texts) == 1
 
 
-def test_inner_models_are_drawn_inside_where_wanted():
-    closed, opened = (mask_flow(document_model(), expand_nested=e) for e in (False, True))
-    assert [n.split("_")[0] for n in parts(closed)[1]] == ["input", "each", "gru"]
-    assert [n.split("_")[0] for n in parts(opened)[1]] == "input each embedding gru gru".split()
-    assert "group" in opened.svg
-    assert parts(closed)[2][-2:] == ["born (None, None)", "used"]
+def test_edges_show_whether_they_carry_a_mask():
+    edges = [p for p in parsed(mask_flow(branches())).iter(f"{SVG}path") if p.get("marker-end")]
+    masked = [e for e in edges if "masked" in e.get("class")]
+    assert len(edges) == 6  # inputs 2, gaps to windows, two to attention, one to the mean
+    assert len(masked) == 4
+    assert {e.find(f"{SVG}title").text for e in masked} == {"carries a mask (None, None)"}
 
 
-def test_data_tell_the_shapes_of_a_model_of_ones_own():
+def test_boxes_lie_apart_and_edges_go_down():
+    boxes = boxes_of(mask_flow(branches()))
+    assert len(boxes) == 7
+    assert all(apart(a, b) for a, b in itertools.combinations(boxes.values(), 2))
+    tops = {name.split(" (")[0]: box[1] for name, box in boxes.items()}
+    assert tops["words"] < tops["vectors"] < tops["looks"]
+    assert tops["sensors"] < tops["gaps"] < tops["windows"] < tops["looks"]
+
+
+def test_inner_models_stand_inside_where_wanted():
+    closed, opened = mask_flow(nested()), mask_flow(nested(), expand_nested=True)
+    assert not any("states" in t for t in texts_of(closed))
+    boxes = {name.split(" (")[0]: box for name, box in boxes_of(opened).items()}
+    outer = boxes["each"]
+    for name in ("vectors", "states"):
+        left, top, right, bottom = boxes[name]
+        assert outer[0] < left and right < outer[2] and outer[1] < top and bottom < outer[3]
+    assert apart(boxes["vectors"], boxes["states"]) and apart(outer, boxes["document"])
+
+
+def test_a_model_of_one_s_own_is_drawn_from_data_or_a_shape():
     class Own(alphorn.Model):
         def __init__(self):
             super().__init__()
-            self.embedding, self.gru = Embedding(9, 4, mask_zero=True), GRU(3)
+            self.first, self.last = layers.Dense(3, name="first"), layers.Dense(1, name="last")
 
         def call(self, x):
-            return self.gru(self.embedding(x))
+            return self.last(jnp.tanh(ops.unmask(self.first(x))))
 
-    with pytest.raises(StateError, match="call it once on data"):
+    with pytest.raises(StateError, match=r"not known[\s\S]*give x or input_shape"):
         mask_flow(Own())
-    picture = mask_flow(Own(), x=[[1, 2], [3]])
-    assert [n.split("_")[0] for n in parts(picture)[1]] == ["input", "embedding", "gru"]
+    texts = texts_of(mask_flow(Own(), x=ROWS))
+    assert "born (None, None)" in texts and "it comes with the data" in texts
+    assert "ended" in texts and "through code between" in texts
+    texts = texts_of(mask_flow(Own(), input_shape=(None, 5, 2)))
+    assert "(None, 5, 3)" in texts and "born" not in texts
+    model = Own()
+    model.predict(ROWS, verbose=0)
+    assert "carried (None, None)" in texts_of(mask_flow(model))
+
+
+def test_a_refusal_is_drawn_with_its_way_out():
+    class Raw(alphorn.Layer):
+        def call(self, x):
+            return jnp.mean(x, axis=1)
+
+    model = alphorn.Sequential([layers.Masking(name="m"), Raw(name="raw"), layers.Dense(1)])
+    picture = mask_flow(model, x=ROWS)
+    assert "refused" in texts_of(picture)
+    assert "use ops.mean (padding skipped)" in " ".join(texts_of(picture))
+    assert not model.layers[-1].built
 
 
 def test_names_are_escaped():
-    model = alphorn.Sequential([alphorn.Input((3,)), Dense(1, name="a<b&'c\"")], name="<script>")
+    strange = '<script>alert("&")</script>\x0b'
+    x = alphorn.Input((None, 2), name="x")
+    model = alphorn.Model(x, layers.Masking(name=strange.replace("/", "|"))(x), name="<svg>&")
     picture = mask_flow(model)
-    assert "<script" not in picture.svg
-    assert "a<b&'c\"" in parts(picture)[1]
+    assert "<script" not in picture.html
+    assert picture.html.count("</svg>") == 1
+    assert "Masks in <svg>& (Model)" in texts_of(picture)
 
 
-def test_the_page_stands_by_itself(tmp_path):
-    picture = mask_flow(text_model(), tmp_path / "m.html", input_shape=(None, None))
-    page = (tmp_path / "m.html").read_text(encoding="utf-8")
-    assert page == picture.html
-    assert picture.svg in page
-    assert not re.search(r"(src|href)=|@import|<script|url\((?!#)", page)
+def test_it_needs_nothing_from_elsewhere():
+    page = mask_flow(branches()).html
+    assert page.startswith("<!doctype html>")
+    addresses = set(re.findall(r"https?://[^\s\"']+", page))
+    assert addresses == {"http://www.w3.org/2000/svg"}  # the name of the language, never fetched
+    for part in ("<script", "@import", "<link", "@font-face", "src="):
+        assert part not in page
     assert "prefers-color-scheme:dark" in page
-    assert picture._repr_html_() == picture.svg
-    picture.save(tmp_path / "m.svg")
-    assert [p.name for p in sorted(tmp_path.iterdir())] == ["m.html", "m.svg"]
-    with pytest.raises(ArgumentError, match=r"\.html or \.svg"):
-        picture.save(tmp_path / "m.png")
 
 
-def test_bad_input_is_named():
-    with pytest.raises(ArgumentError, match="mask_flow: model"):
-        mask_flow(Dense(1))
-    with pytest.raises(ArgumentError, match="one of them"):
-        mask_flow(text_model(), x=np.ones((1, 2)), input_shape=(None, None))
+def test_it_has_a_title_and_a_description_for_those_who_hear_it():
+    root = parsed(mask_flow(branches()))
+    title, description = root.find(f"{SVG}title"), root.find(f"{SVG}desc")
+    assert root.get("role") == "img"
+    assert root.get("aria-labelledby").split() == [title.get("id"), description.get("id")]
+    assert "vectors (Embedding) (None, None, 4): mask born (None, None)" in description.text
+    other = parsed(mask_flow(nested())).find(f"{SVG}title").get("id")
+    assert other != title.get("id")  # two pictures in one notebook
 
 
-def test_nothing_is_computed_and_nothing_changes():
-    model = document_model()
-    before = model.get_weights()
-    mask_flow(model)
-    for a, b in zip(before, model.get_weights(), strict=True):
-        assert np.array_equal(a, b)
+def contrast(a: str, b: str) -> float:
+    def light(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    high, low = sorted((light(a), light(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
 
 
-def test_a_long_graph_is_drawn():
-    x = alphorn.Input((None, 2))
-    h = Masking()(x)
-    for i in range(300):
-        h = Identity(name=f"i{i}")(h)
-    root, names, _, _ = parts(mask_flow(alphorn.Model(x, Add()([h, Lambda(ops.tanh)(h)]))))
-    assert len(names) == 304
-    assert float(root.get("height")) > 300 * 50
-
-
-def test_boxes_do_not_overlap_and_edges_go_down():
-    random = np.random.default_rng(0)
-    sizes = [(float(w), float(h)) for w, h in random.uniform(40, 200, (40, 2))]
-    edges = [(int(random.integers(0, i)), i) for i in range(1, 40) for _ in range(2)]
-    placed = place(sizes, edges)
-    for i, j in combinations(range(40), 2):
-        (ax, ay), (bx, by) = placed.corners[i], placed.corners[j]
-        apart = ax + sizes[i][0] <= bx + 1e-6 or bx + sizes[j][0] <= ax + 1e-6
-        assert apart or ay + sizes[i][1] <= by + 1e-6 or by + sizes[j][1] <= ay + 1e-6
-    for (source, target), route in zip(edges, placed.routes, strict=True):
-        assert placed.corners[source][1] + sizes[source][1] <= placed.corners[target][1]
-        assert [y for _, y in route] == sorted(y for _, y in route)
-    assert min(x for x, _ in placed.corners) >= -1e-6
-
-
-def luminance(colour):
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(a, b):
-    dark, light = sorted((luminance(a), luminance(b)))
-    return (light + 0.05) / (dark + 0.05)
-
-
-@pytest.mark.parametrize("dark", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize("dark", [0, 1])
 def test_text_can_be_read(dark):
-    grounds = [COLOURS[name][dark] for name in ("page", "box", "group")]
-    pairs = [(COLOURS[name][dark], ground) for name in ("text", "quiet") for ground in grounds]
-    pairs += [tuple(colours[2 * dark : 2 * dark + 2]) for colours in FATES.values()]
-    assert min(contrast(a, b) for a, b in pairs) >= 4.5
+    colours = {name: pair[dark] for name, pair in COLOURS.items()}
+    for ground in ("page", "box", "group"):
+        for text in ("text", "quiet"):
+            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+        for line in ("plain", "mask"):
+            assert contrast(colours[line], colours[ground]) >= 3, (line, ground)
+    for name, pairs in FATES.items():
+        assert contrast(*pairs[2 * dark : 2 * dark + 2]) >= 4.5, name
+
+
+def test_text_stays_in_its_box():
+    x = alphorn.Input((None, 2), name="x")
+    long = layers.Masking(name="a_name_that_is_far_too_long_for_any_box_" * 4)
+    picture = mask_flow(alphorn.Model(x, long(x)))
+    assert max(b[2] - b[0] for b in boxes_of(picture).values()) <= 440
+    assert any("…" in t for t in texts_of(picture))
+    assert long.name in picture.svg  # whole in the title
+
+
+def test_it_is_saved_whole_or_not_at_all(tmp_path):
+    picture = mask_flow(branches(), to_file=tmp_path / "flow.html")
+    assert (tmp_path / "flow.html").read_text("utf-8") == picture.html
+    picture.save(tmp_path / "flow.svg")
+    assert ElementTree.parse(tmp_path / "flow.svg").getroot().tag == f"{SVG}svg"
+    picture.save(str(tmp_path / "flow.svg"))
+    with pytest.raises(ArgumentError, match=r"ends with .html or .svg"):
+        picture.save(tmp_path / "flow.png")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["flow.html", "flow.svg"]
+    assert picture._repr_html_() == picture.svg
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ArgumentError, match=r"received: Dense[\s\S]*a model"):
+        mask_flow(layers.Dense(2))
+    with pytest.raises(ArgumentError, match="x and input_shape"):
+        mask_flow(branches(), x=ROWS, input_shape=(None, 2))
+
+
+def test_a_graph_of_1200_layers_is_drawn():
+    x = h = alphorn.Input((None, 2))
+    for i in range(720):
+        h = layers.Add()([h, layers.Identity()(h)]) if i % 3 else layers.Identity()(h)
+    picture = mask_flow(alphorn.Model(x, h))
+    assert len(boxes_of(picture)) == 1 + 720 + 480
+
+
+def test_lines_of_a_dense_graph_are_bounded():
+    edges = [(s, t) for t in range(250) for s in range(t)]
+    placed = place([(100, 40)] * 250, edges)
+    assert sum(map(len, placed.routes)) == 2 * len(edges)
+    assert len({y for _, y in placed.corners}) == 250
+
+
+def test_a_layout_keeps_neighbours_together():
+    placed = place([(80, 40)] * 5, [(0, 2), (1, 3), (2, 4), (3, 4)])
+    middles = [x + 40 for x, _ in placed.corners]
+    assert middles[0] == pytest.approx(middles[2]) and middles[1] == pytest.approx(middles[3])
+    assert middles[4] == pytest.approx((middles[0] + middles[1]) / 2, abs=0.5)
+    assert place([], []).width == 0
+    late = place([(80, 40)] * 4, [(0, 1), (1, 2), (2, 3), (0, 3)])
+    assert len(late.routes[3]) == 2 + 2 * 2  # past two layers, beside their boxes

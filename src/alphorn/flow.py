@@ -1,5 +1,6 @@
 """The way of masks through a model: what each layer does with them, found without computing."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from jax.core import Tracer
 from alphorn.core.masked import is_masked, unmask
 from alphorn.core.rules import nest
 from alphorn.core.symbol import infer, symbols_in, unknown_sizes_in
-from alphorn.core.watching import Visit, mask_shape, watching
+from alphorn.core.watching import Visit, mask_shape, watched, watching
 from alphorn.errors import MaskError, StateError
 from alphorn.layers import attention, embedding, merging, multi_head
 from alphorn.models.model import Model
@@ -120,12 +121,12 @@ def flow_of(model: Model, arguments: dict[str, Any] | None = None) -> Stop:
     found: list[Stop] = []
 
     def run(values: dict[str, Any]) -> Any:
-        with watching() as watch:
+        with watching() as watch, contextlib.suppress(MaskError):
             try:
                 model._enter(**({"training": False} | values))
             except MaskError:
-                if watch.top is None:
-                    raise
+                if watch.top is None:  # a Sequential, whose graph cannot be made
+                    watched(model, values, values, lambda: model.call(*values.values()))
         assert watch.top is not None
         found.append(_stop_of(watch.top, model))
         return jnp.zeros(())

@@ -47,9 +47,13 @@ class Watch:
 
     Only those in the trace in which it began: values inside the body of a scan or of a jit of the
     user's own cannot leave it.
+
+    Args:
+        change: `(operation, output) -> output` for each array or Masked that comes out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, change: Callable[[Any, Any], Any] | None = None) -> None:
+        self._change = change
         self.visits: list[Visit] = []
         # (visit, whether it has ended), as it happened.
         self.events: list[tuple[Visit, bool]] = []
@@ -72,7 +76,7 @@ class Watch:
         self.events.append((visit, False))
         self._open = visit
         try:
-            outputs = _apart(run(), visit.given)
+            outputs = self._changed(operation, _apart(run(), visit.given))
         except MaskError as error:
             visit.error = error
             raise
@@ -81,6 +85,16 @@ class Watch:
         visit.outputs = leaves_of(outputs)
         self.events.append((visit, True))
         return outputs
+
+    def _changed(self, operation: Any, outputs: Any) -> Any:
+        change = self._change
+        if change is None:
+            return outputs
+
+        def one(x: Any) -> Any:
+            return change(operation, x) if hasattr(x, "dtype") else x
+
+        return jax.tree.map(one, outputs, is_leaf=is_masked)
 
 
 def _apart(outputs: Any, inputs: list[Any]) -> Any:
@@ -102,9 +116,13 @@ _watch: contextvars.ContextVar[Watch | None] = contextvars.ContextVar("watch", d
 
 
 @contextlib.contextmanager
-def watching() -> Iterator[Watch]:
-    """Notes what layers are called on and return while the context lasts."""
-    token = _watch.set(watch := Watch())
+def watching(change: Callable[[Any, Any], Any] | None = None) -> Iterator[Watch]:
+    """Notes what layers are called on and return while the context lasts.
+
+    Args:
+        change: `(operation, output) -> output`, what goes on instead of an output.
+    """
+    token = _watch.set(watch := Watch(change))
     try:
         yield watch
     finally:

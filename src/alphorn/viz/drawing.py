@@ -48,7 +48,8 @@ def draw(flow: Stop, expand: bool) -> str:
         expand: Whether layers of inner models are drawn inside them.
     """
     scene = _scene(flow.children, expand, virtual=False)
-    legend = _legend(flow)
+    stops = list(flow.walk()) if expand else list(flow.children)
+    legend = _legend(stops)
     title = f"Masks in {flow.name} ({flow.kind})"
     width = max(scene.placed.width, legend[1], _text_width(title, _TITLE)) + 2 * _MARGIN
     top = _MARGIN + 24 + legend[2]
@@ -62,7 +63,7 @@ def draw(flow: Stop, expand: bool) -> str:
             *_drawn(scene, left, top),
         ]
     )
-    described = _description(flow, expand)
+    described = _description(stops)
     key = hashlib.sha256((body + described).encode()).hexdigest()[:10]
     return "\n".join(
         [
@@ -90,8 +91,7 @@ def _marker(name: str, kind: str) -> str:
     )
 
 
-def _description(flow: Stop, expand: bool) -> str:
-    stops = list(flow.walk()) if expand else list(flow.children)
+def _description(stops: list[Stop]) -> str:
     parts = [
         f"{s.name} ({s.kind}) {_shapes(s)}" + (f": mask {_badge(s)}, {s.why}" if s.fate else "")
         for s in stops
@@ -263,10 +263,10 @@ def _pill(fate: str, text: str, x: float, y: float) -> list[str]:
     ]
 
 
-def _legend(flow: Stop) -> tuple[list[str], float, float]:
+def _legend(stops: list[Stop]) -> tuple[list[str], float, float]:
     """Returns the parts of the legend, its width, and its height: the fates that occur, the edges."""
-    present = {s.fate for s in flow.walk()}
-    loose = any(e.loose for s in flow.walk() for e in s.edges)
+    present = {s.fate for s in stops}
+    loose = any(e.loose for s in stops for e in s.edges)
     x, y = _MARGIN, _MARGIN + 36
     parts: list[str] = []
     for kind, text in (("masked", "mask"), ("", "no mask"), ("loose", "through code between")):

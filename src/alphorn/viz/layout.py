@@ -53,7 +53,8 @@ def place(sizes: Sequence[tuple[float, float]], edges: Sequence[tuple[int, int]]
         rows[at].append(node)
     widths = [width for width, _ in sizes]
     chains = _lanes(edges, layer, rows, widths)
-    above, below = _neighbours(len(widths), chains)
+    near = [c for c in chains if len(c) == layer[c[-1]] - layer[c[0]] + 1]
+    above, below = _neighbours(len(widths), near)
     _order(rows, above, below)
     middle = _middles(rows, widths, len(sizes), above, below)
     tops, heights = _heights(rows, sizes)
