@@ -878,7 +878,7 @@ def left_shift(x: Any, y: Any) -> Any:
     """Returns `bitwise_left_shift(x, y)` of each pair of entries."""
 
 def lengths(x: Any) -> Any:
-    """Returns the number of steps up to the last valid one of each row, `(B,)` int32."""
+    """Returns each row's own length, from its first to its last valid step, `(B,)` int32."""
 
 def less(x1: Any, x2: Any) -> Any:
     """Returns `less(x1, x2)` of each pair of entries."""
