@@ -1,5 +1,6 @@
 """Settings of all tests: the oracle runs on JAX, names and seeds start anew for each test."""
 
+import gc
 import os
 from importlib.metadata import version
 
@@ -30,6 +31,8 @@ settings.register_profile("thorough", max_examples=300, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
+# Tracing makes many objects, and those of earlier tests stay: to look at all of them takes long.
+gc.set_threshold(50_000, 20, 50)
 _count = count(1)
 
 

@@ -1,6 +1,7 @@
 """Lambda: config without code, and the arguments that Keras has."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -78,7 +79,10 @@ def elsewhere(config, *lines):
         ]
     )
     return subprocess.run(
-        [sys.executable, "-c", program, json.dumps(config)], capture_output=True, text=True
+        [sys.executable, "-c", program, json.dumps(config)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},  # modules of tests as well
     )
 
 

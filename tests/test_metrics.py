@@ -263,7 +263,7 @@ SHORT = ["mse", "MSE", "mae", "MAE", "mape", "MAPE", "msle", "MSLE", "bce", "BCE
 
 
 def test_every_name_stands_for_what_it_does_in_keras() -> None:
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     names = set(SHORT)
     classes = {r.name for r in (*METRICS, *FLAT_METRICS)} | {"Mean", "Sum"}
     for cls in classes - BY_NAME_ONLY:
@@ -280,7 +280,7 @@ def test_every_name_stands_for_what_it_does_in_keras() -> None:
 
 @pytest.mark.parametrize("row", [*METRICS, *FLAT_METRICS, *LABEL_METRICS], ids=str)
 def test_configs_travel_both_ways(row: Row) -> None:
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     ours, theirs = row.make(alphorn.metrics), row.make(keras.metrics)
     assert ours.name == theirs.name
     config = alphorn.metrics.serialize(ours)
@@ -297,7 +297,7 @@ def test_configs_travel_both_ways(row: Row) -> None:
 
 
 def test_variables_have_keras_s_names_and_shapes() -> None:
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     for row in METRICS:
         ours, theirs = row.make(alphorn.metrics), row.make(keras.metrics)
         named = [[(v.name, tuple(v.shape), v.path) for v in m.variables] for m in (ours, theirs)]
@@ -308,7 +308,7 @@ def test_variables_have_keras_s_names_and_shapes() -> None:
 
 
 def test_automatic_names() -> None:
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     for _ in range(2):
         for name in ("Precision", "AUC", "TruePositives"):
             ours, theirs = getattr(alphorn.metrics, name)(), getattr(keras.metrics, name)()

@@ -78,7 +78,7 @@ def test_weights_and_state_are_keras_s_after_each_step(row: Row) -> None:
 
 @pytest.mark.parametrize("row", [*OPTIMIZERS, *COMMON], ids=str)
 def test_state_has_keras_s_order_and_names(row: Row) -> None:
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     ours, theirs = built(row, alphorn), built(row, keras)
     assert ours.name == theirs.name
     described = [
@@ -197,7 +197,7 @@ def test_a_fixed_loss_scale_changes_no_step() -> None:
     "row", [r for r in [*OPTIMIZERS, *COMMON] if r.label != "callable"], ids=str
 )
 def test_configs_travel_both_ways(row: Row) -> None:
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     ours, theirs = row.make(alphorn.optimizers), row.make(keras.optimizers)
     config = alphorn.optimizers.serialize(ours)
     assert config == keras.optimizers.serialize(theirs)
@@ -229,7 +229,7 @@ def test_every_name_stands_for_what_it_does_in_keras() -> None:
 
 
 def test_automatic_names() -> None:
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     for name in ("SGD", "RMSprop", "AdamW", "SGD"):
         assert getattr(alphorn.optimizers, name)().name == getattr(keras.optimizers, name)().name
     assert alphorn.optimizers.SGD(name="mine").variables[0].path == "mine/iteration"

@@ -308,7 +308,7 @@ class RMSNormalization(Layer):
         squares = masked_mean(jnp.square(wide), axes, mask, keepdims=True)
         y = wide * lax.rsqrt(squares + jnp.asarray(self.epsilon, wide.dtype))
         shape = [n if a in axes else 1 for a, n in enumerate(x.shape)]
-        return (y * self.scale.value.reshape(shape)).astype(x.dtype)
+        return (y * self.scale.value.reshape(shape).astype(y.dtype)).astype(x.dtype)
 
 
 class UnitNormalization(Layer):
