@@ -247,12 +247,13 @@ def test_the_attention_of_old_notes(reduction: str, length: int | None) -> None:
     model = keras.Model(inputs, L.Lambda(total)(L.Multiply()([hidden, share])))
     variables = model.trainable_variables
     values = [RANDOM.normal(size=v.shape).astype("float32") for v in variables]
+    others = [v.value for v in model.non_trainable_variables]
     padded = np.zeros((B, T, F), "float32")
     for i, row in enumerate(ROWS):
         padded[i, : row.shape[1]] = row[0]
 
     def loss(values: list, x: Any, i: int = 0) -> Any:
-        out, _ = model.stateless_call(values, model.non_trainable_variables, x)
+        out, _ = model.stateless_call(values, others, x)
         return (out[i] ** 2).sum(), out
 
     slopes = jax.jit(jax.value_and_grad(loss, has_aux=True))
