@@ -29,10 +29,8 @@ class Case:
 
 
 WIDTH = "its width depends on the length: a row alone has another shape"
-FIRST = "windows count from the row's first step, positions from the batch's"
 MOVED = "time is no longer the first axis: a row alone has another shape"
 ENDED = "ends the mask on purpose: padding counts as steps from there on"
-ROWS = "takes statistics over the batch, which a row alone does not have"
 
 CONVOLUTIONS = """
     valid valid/strides=2 valid/dilation_rate=2/kernel_size=2 same same/strides=2 same/strides=3
