@@ -34,7 +34,7 @@ class SpectralNormalization(Wrapper):
 
     >>> from alphorn.layers.dense import Dense
     >>> layer = SpectralNormalization(Dense(2, kernel_initializer="ones", use_bias=False))
-    >>> layer(jnp.ones((1, 2)))
+    >>> jnp.round(layer(jnp.ones((1, 2))), 5)
     Array([[1., 1.]], dtype=float32)
     """
 
