@@ -1,8 +1,7 @@
 """One row a layer: how it is made, what it is called on, and what it cannot promise.
 
 `name` is the class, `make(L)` gives the layer from a namespace of layers (ours or Keras's), `inputs`
-says what data it takes, `front` whether padding may stand in front, `exempt` why a property of the
-promise does not hold, by the property's name.
+says what data it takes, `exempt` why a property of the promise does not hold, by its name.
 """
 
 import functools
@@ -18,7 +17,6 @@ class Case:
     name: str
     make: Callable[[Any], Any]
     inputs: str = "sequence"
-    front: bool = True
     exempt: dict[str, str] = field(default_factory=dict)
     oracle: bool = True
     tolerance: float = 1e-5

@@ -9,7 +9,6 @@ import pytest
 
 import alphorn
 from alphorn.errors import ArgumentError, ShapeError, StateError
-from alphorn.saving import weights as files
 from cases import LAYERS, Case
 from nets import FEATURES, X, forked, gap, line, mlp, rnn, start, tagger
 from rows import TIME, arguments, shape_of, weights_for, without_draws
@@ -202,7 +201,7 @@ def test_a_full_disk_leaves_the_old_file(saved, monkeypatch) -> None:
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "replace", full)
+    monkeypatch.setattr("alphorn.files.os.replace", full)
     with pytest.raises(OSError, match="No space left"):
         model.save_weights(path)
     assert path.read_bytes() == whole

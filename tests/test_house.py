@@ -24,7 +24,7 @@ SOURCE = ROOT / "src" / "alphorn"
 # A module imports from lower floors, and from those before it in its own wing (a line of names).
 FLOORS: list[list[str]] = [
     [
-        "errors config naming fields",
+        "errors files config naming fields",
     ],
     [
         """core core.scope core.signature core.rules core.refusal core.assignment core.variable

@@ -23,14 +23,12 @@ from promise import (
 SEQUENCES = [c for c in LAYERS if c.inputs != "vector"]
 
 
-def every_case(*parts: str, among: frozenset[str] | None = None, front: bool = False):
+def every_case(*parts: str, among: frozenset[str] | None = None):
     """Runs a test for all rows but those that say, with a reason, why a part has no meaning."""
     chosen = [
         c
         for c in SEQUENCES
-        if not set(parts) & set(c.exempt)
-        and (among is None or c.name in among)
-        and (c.front or not front)
+        if not set(parts) & set(c.exempt) and (among is None or c.name in among)
     ]
     return pytest.mark.parametrize("case", chosen, ids=str)
 
@@ -58,7 +56,7 @@ def test_each_row_gets_what_it_would_get_alone(case: Case) -> None:
         assert agree(together.row(i), layer(row[None]).row(0), case.tolerance), (i, len(row))
 
 
-@every_case("alone", front=True)
+@every_case("alone")
 def test_padding_may_stand_in_front(case: Case) -> None:
     layer = subject(case)
     together = layer(*batch_of(case, front=True))

@@ -171,7 +171,7 @@ class Door(Tracked):
             mask = kwargs.pop("mask")
         if not spec.has_training:
             kwargs.pop("training", None)
-        arguments = spec.bind(f"{type(self).__name__} '{self.name}'", args, kwargs)
+        arguments = spec.bind(self._described(), args, kwargs)
         if mask is not None:
             first = spec.first
             assert first is not None
@@ -235,8 +235,7 @@ class Door(Tracked):
 
     def _ensure_built(self, arguments: dict[str, Any]) -> None:
         if self.input_spec is not None and self._spec.first in arguments:
-            where = f"{type(self).__name__} '{self.name}'"
-            check_inputs(where, self.input_spec, arguments[self._spec.first])
+            check_inputs(self._described(), self.input_spec, arguments[self._spec.first])
         if self.built:
             return
         with _build_lock:
@@ -358,7 +357,7 @@ class Door(Tracked):
         """Puts masks onto outputs: one for all that it fits, or a structure like theirs."""
         if mask is None:
             return outputs
-        where = f"{type(self).__name__} '{self.name}'"
+        where = self._described()
         if isinstance(outputs, list | tuple):
             masks = mask if isinstance(mask, list | tuple) else [mask] + [None] * (len(outputs) - 1)
             pairs = zip(outputs, masks, strict=True)

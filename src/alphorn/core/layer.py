@@ -380,3 +380,14 @@ class Layer(Door):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={vars(self).get('built')}>"
+
+
+if TYPE_CHECKING:
+
+    class Family(Layer):
+        """The base of layers of one family, whose fields are those of the subclasses."""
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    Family = Layer

@@ -1,11 +1,11 @@
 """Pooling into a wanted number of windows, whatever the length."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jax import Array
 
-from alphorn.core.layer import Layer
+from alphorn.core.layer import Family
 from alphorn.core.rules import resample
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.kernels.adaptive import adaptive_pool, divided_mask
@@ -21,12 +21,8 @@ __all__ = [
 ]
 
 
-class _AdaptivePooling(Layer):
+class _AdaptivePooling(Family):
     """What they share: with a mask each row divides its own extent."""
-
-    if TYPE_CHECKING:  # the fields are those of the subclasses
-
-        def __getattr__(self, name: str) -> Any: ...
 
     masking = resample
 

@@ -3,7 +3,7 @@
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jax import Array
 from alphorn import activations
 from alphorn.activations import AsActivation
 from alphorn.constraints import AsConstraint
-from alphorn.core.layer import Layer
+from alphorn.core.layer import Family, Layer
 from alphorn.core.random import SeedGenerator
 from alphorn.core.rules import preserve
 from alphorn.errors import ArgumentError, ShapeError
@@ -36,12 +36,8 @@ Masks = tuple[Array | None, Array | None]
 _drawn: contextvars.ContextVar[dict[int, Masks]] = contextvars.ContextVar("drawn")
 
 
-class _Cell(Layer):
+class _Cell(Family):
     """What the three cells share: weights, dropout, first states."""
-
-    if TYPE_CHECKING:  # the fields are those of the subclasses
-
-        def __getattr__(self, name: str) -> Any: ...
 
     masking = preserve
     states: ClassVar[int] = 1

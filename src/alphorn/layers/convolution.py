@@ -1,13 +1,13 @@
 """Convolutions: every row as if it were alone, whatever the padding."""
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from jax import Array
 
 from alphorn.activations import AsActivation
 from alphorn.constraints import AsConstraint
 from alphorn.core.input_spec import InputSpec
-from alphorn.core.layer import Layer
+from alphorn.core.layer import Family
 from alphorn.core.rules import resample
 from alphorn.errors import ArgumentError, ShapeError, StateError
 from alphorn.initializers import AsInitializer
@@ -29,12 +29,8 @@ _EARLY = {
 }
 
 
-class _Convolution(Layer):
+class _Convolution(Family):
     """What convolutions of all ranks and kinds share."""
-
-    if TYPE_CHECKING:  # the fields are those of the subclasses
-
-        def __getattr__(self, name: str) -> Any: ...
 
     masking = resample
     paddings: ClassVar[tuple[str, ...]] = ("valid", "same")

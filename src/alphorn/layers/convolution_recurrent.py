@@ -22,10 +22,8 @@ __all__ = ["ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"]
 class _ConvLSTM(_Fused):
     """What ConvLSTMs of all ranks share."""
 
-    if TYPE_CHECKING:  # the fields are those of the subclasses
+    if TYPE_CHECKING:  # each subclass has its own
         rank: int
-
-        def __getattr__(self, name: str) -> Any: ...
 
     cell_class = ConvLSTMCell
 

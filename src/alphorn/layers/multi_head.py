@@ -1,7 +1,7 @@
 """Attention with several heads: each with its own keys, or groups of heads that share theirs."""
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jax import Array
 
 from alphorn.constraints import AsConstraint
 from alphorn.core.input_spec import InputSpec
-from alphorn.core.layer import Layer
+from alphorn.core.layer import Family, Layer
 from alphorn.core.masked import fill_masked
 from alphorn.core.random import SeedGenerator
 from alphorn.core.rules import Call, choose, first_mask
@@ -51,12 +51,8 @@ class _Projection(Layer):
         return y if self.bias is None else y + self.bias.value
 
 
-class _HeadedAttention(Layer):
+class _HeadedAttention(Family):
     """What both kinds share; the fields are those of the subclasses."""
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any: ...
 
     masking = choose
 

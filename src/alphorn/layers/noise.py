@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from alphorn.config import standardize_data_format
-from alphorn.core.layer import Layer
+from alphorn.core.layer import Family, Layer
 from alphorn.core.random import SeedGenerator, draw_steps
 from alphorn.core.rules import preserve
 from alphorn.errors import ArgumentError, ShapeError
@@ -27,11 +27,7 @@ __all__ = [
 ]
 
 
-class _Noise(Layer):
-    if TYPE_CHECKING:  # the fields are those of the subclasses
-
-        def __getattr__(self, name: str) -> Any: ...
-
+class _Noise(Family):
     masking = preserve
 
     def after_init(self) -> None:

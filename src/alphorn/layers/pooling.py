@@ -1,11 +1,11 @@
 """Pooling: over windows and over whole rows, of valid steps only."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
-from alphorn.core.layer import Layer
+from alphorn.core.layer import Family
 from alphorn.core.rules import reduce, resample
 from alphorn.errors import ArgumentError
 from alphorn.kernels.geometry import per_axis, resampled_mask
@@ -29,11 +29,7 @@ __all__ = [
 ]
 
 
-class _Pooling(Layer):
-    if TYPE_CHECKING:  # the fields are those of the subclasses
-
-        def __getattr__(self, name: str) -> Any: ...
-
+class _Pooling(Family):
     masking = resample
 
     def convert_arguments(self, kwargs: dict[str, Any]) -> None:
@@ -150,11 +146,7 @@ class AveragePooling3D(_Pooling):
     data_format: Any = None
 
 
-class _GlobalPooling(Layer):
-    if TYPE_CHECKING:  # the fields are those of the subclasses
-
-        def __getattr__(self, name: str) -> Any: ...
-
+class _GlobalPooling(Family):
     masking = reduce
 
     def after_init(self) -> None:

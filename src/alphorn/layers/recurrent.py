@@ -1,7 +1,7 @@
 """Recurrent layers: a cell over time. Every row runs over its own steps, whatever the padding."""
 
 import functools
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jax import Array
 from alphorn.activations import AsActivation
 from alphorn.constraints import AsConstraint
 from alphorn.core.input_spec import InputSpec
-from alphorn.core.layer import Layer
+from alphorn.core.layer import Family, Layer
 from alphorn.core.masked import expand_to, extent, fill_masked
 from alphorn.core.rules import Call, choose, first_mask
 from alphorn.core.scope import shapes_of
@@ -36,12 +36,8 @@ from alphorn.regularizers import AsRegularizer
 __all__ = ["GRU", "LSTM", "RNN", "SimpleRNN"]
 
 
-class _Recurrent(Layer):
+class _Recurrent(Family):
     """What all recurrent layers share: first states, kept states, masks, what is returned."""
-
-    if TYPE_CHECKING:  # the fields are those of the subclasses
-
-        def __getattr__(self, name: str) -> Any: ...
 
     masking = choose
 
@@ -259,10 +255,6 @@ class RNN(_HoldsLayers, _Recurrent):
 
 class _Fused(_Recurrent):
     """SimpleRNN, LSTM and GRU: their arguments are the cell's, then the layer's own."""
-
-    if TYPE_CHECKING:  # the fields are those of the subclasses
-
-        def __getattr__(self, name: str) -> Any: ...
 
     cell_class: ClassVar[type[_Cell]]
 

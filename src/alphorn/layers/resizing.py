@@ -1,12 +1,12 @@
 """Layers that add, take or repeat steps: zeros round a row, its ends cut, its steps repeated."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from alphorn.core.layer import Layer
+from alphorn.core.layer import Family
 from alphorn.core.masked import extent
 from alphorn.core.rules import filled, resample
 from alphorn.errors import ArgumentError, ShapeError
@@ -52,12 +52,8 @@ def _ends(layer: Any, name: str) -> tuple[tuple[int, int], ...]:
     )
 
 
-class _Resizing(Layer):
+class _Resizing(Family):
     """What layers share that change the number of steps."""
-
-    if TYPE_CHECKING:  # the fields are those of the subclasses
-
-        def __getattr__(self, name: str) -> Any: ...
 
     masking = _moves
     data_format: Any = "channels_last"

@@ -1,7 +1,5 @@
 """Weights in `.weights.h5` files, as Keras 3 lays them out."""
 
-import os
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from alphorn.core.random import SeedGenerator
 from alphorn.core.tracking import Tracked
 from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError, ShapeError
+from alphorn.files import written_beside
 from alphorn.models.model import Model
 from alphorn.models.sequential import Sequential
 from alphorn.naming import snake_case
@@ -94,20 +93,14 @@ def save_weights(model: Layer, filepath: Any, overwrite: bool = True) -> None:
             "save_weights", f"{path}, which exists", "a new name, or overwrite=True"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        with h5py.File(beside, "w") as file:
-            for where, variables in _walk(model, "", set()):
-                if variables:
-                    group = file.require_group(f"{where}/vars" if where else "vars")
-                    for i, variable in enumerate(variables):
-                        entry = group.create_dataset(str(i), data=variable.numpy())
-                        if variable.dtype == jnp.bfloat16:  # HDF5 has no such type
-                            entry.attrs["dtype"] = "bfloat16"
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with written_beside(path) as beside, h5py.File(beside, "w") as file:
+        for where, variables in _walk(model, "", set()):
+            if variables:
+                group = file.require_group(f"{where}/vars" if where else "vars")
+                for i, variable in enumerate(variables):
+                    entry = group.create_dataset(str(i), data=variable.numpy())
+                    if variable.dtype == jnp.bfloat16:  # HDF5 has no such type
+                        entry.attrs["dtype"] = "bfloat16"
 
 
 def load_weights(model: Layer, filepath: Any, skip_mismatch: bool = False) -> None:

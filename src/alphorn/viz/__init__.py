@@ -1,7 +1,6 @@
 """Pictures of models: where masks are born, carried, used and ended."""
 
 import html
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from alphorn.core.door import symbols_of
 from alphorn.core.symbol import symbols_like
 from alphorn.errors import ArgumentError
+from alphorn.files import written_beside
 from alphorn.flow import first_argument, flow_of
 from alphorn.models.model import Model
 from alphorn.training.data import Table
@@ -63,12 +63,8 @@ class MaskFlow:
         texts = {".html": self.html, ".svg": self.svg}
         if path.suffix not in texts:
             raise ArgumentError("MaskFlow: save", str(path), "a name that ends with .html or .svg")
-        beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
+        with written_beside(path) as beside:
             beside.write_text(texts[path.suffix], encoding="utf-8")
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
 
 
 def mask_flow(
