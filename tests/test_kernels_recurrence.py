@@ -15,7 +15,7 @@ import pytest
 from jax import lax
 
 from alphorn.kernels.gates import gru, lstm, simple_rnn
-from alphorn.kernels.recurrence import reverse_by_extent, scan_cell
+from alphorn.kernels.stepping import reverse_by_extent, scan_cell
 
 B, T, F, U = 4, 7, 3, 5
 GATES = {"simple": 1, "lstm": 4, "gru": 3, "gru_before": 3}

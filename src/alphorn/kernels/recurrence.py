@@ -1,382 +1,474 @@
-"""Recurrences with hand-written gradients.
+"""Recurrences over padded batches at the price of their valid steps, with hand-written gradients.
 
-Letters: `B` batch, `T` time, `F` features, `U` units, `G` gates times units.
+Letters: `B` batch, `T` time, `F` features, `U` units, `G` gates times units; `R` rows of a block,
+`C` steps of a chunk (see `blocks`).
 
-All products that do not depend on the recurrence stand outside the loop: the projection of the
-inputs before it, the weights' gradients after it. A loop runs to the longest valid step of the
-batch, not to T. A masked step repeats the state.
+A chunk of steps is projected by one large product before the loop over its steps, and gives its
+part of the weights' gradients by one large product after the loop back.
 """
 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.typing import ArrayLike
 
-from alphorn.core.masked import expand_to, extent, fill_masked
-
-States = tuple[Array, ...]
+from alphorn.kernels.blocks import block_shape, order_of
+from alphorn.kernels.cells import Cell, States, widened
 
 
-def reverse_by_extent(x: Array, mask: Array | None = None) -> Array:
-    """Reverses each row within its extent, so that a padded row turns as it would alone.
-
-    Args:
-        x: `(B, T, ...)`.
-        mask: `(B, T)`, or None to reverse whole rows.
-
-    >>> reverse_by_extent(jnp.array([[1, 2, 3, 0]]), jnp.array([[True, True, True, False]]))
-    Array([[3, 2, 1, 0]], dtype=int32)
-    """
-    if mask is None:
-        return jnp.flip(x, 1)
-    start, stop = (edge[:, None] for edge in extent(mask))
-    step = lax.iota(jnp.int32, x.shape[1])[None]
-    source = jnp.where((step >= start) & (step < stop), start + stop - 1 - step, step)
-    source = source.reshape(source.shape + (1,) * (x.ndim - 2))
-    return jnp.take_along_axis(x, source, axis=1)
-
-
-def bounded_scan(
-    step: Callable, carry: Any, xs: Any, bound: Array | None, reverse: bool = False
-) -> tuple[Any, Any]:
-    """Is `lax.scan` over the first `bound` entries; what is stacked is 0 beyond.
-
-    Without a bound it is `lax.scan` itself; with one it cannot be differentiated by JAX.
-    """
-    if bound is None:
-        return lax.scan(step, carry, xs, reverse=reverse)
-    length = jax.tree.leaves(xs)[0].shape[0]
-    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
-    _, outs = jax.eval_shape(step, carry, first)
-    buffers = jax.tree.map(lambda y: jnp.zeros((length, *y.shape), y.dtype), outs)
-
-    def body(i: Array, state: tuple) -> tuple:
-        carry, buffers = state
-        t = bound - 1 - i if reverse else i
-        x = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, t, keepdims=False), xs)
-        carry, y = step(carry, x)
-        write = functools.partial(lax.dynamic_update_index_in_dim, index=t, axis=0)
-        return carry, jax.tree.map(write, buffers, y)
-
-    return lax.fori_loop(0, bound, body, (carry, buffers))
-
-
-@dataclass(frozen=True, eq=False)
-class Pointwise:
-    """What a cell does with its gates: `(gates, states) -> new states`, the output first.
+@dataclass(frozen=True)
+class Options:
+    """What the caller chooses of a recurrence, all static.
 
     Args:
-        function: `(projected, recurrent, states)`; with `additive`, `(their sum, states)`.
-        additive: Whether only the sum of the input's and the state's projections matters.
-        keeping: Is `function`, but returns `(new states, what by_hand needs)`; by default it needs
-            the gates.
-        by_hand: `(kept, old, new, dnew) -> (dprojected, drecurrent, dold)`, the gradient; by
-            default JAX differentiates `function`, which computes its activations once more. With
-            `additive` the first result is not read.
+        go_backwards: Whether each row runs from the end of its extent to its start.
+        zero_output_for_mask: Whether masked steps put out zeros, not the output before.
+        sequences: Whether all outputs are returned, or only the last states.
     """
 
-    function: Callable
-    additive: bool
-    keeping: Callable | None = None
-    by_hand: Callable | None = None
-
-    def __call__(self, projected: Array, recurrent: Array, states: States) -> States:
-        """Returns the new states from one step's projections."""
-        if self.additive:
-            return self.function(recurrent, states)
-        return self.function(projected, recurrent, states)
-
-    def forward(self, projected: Array, recurrent: Array, states: States) -> tuple[States, Any]:
-        """Returns the new states and what `pull` needs of this step."""
-        if self.keeping is None:
-            return self(projected, recurrent, states), recurrent
-        given = (recurrent,) if self.additive else (projected, recurrent)
-        return self.keeping(*given, states)
-
-    def pull(self, projected: Array, kept: Any, old: States, new: States, dnew: States) -> tuple:
-        """Returns the gradients by both projections and the old states."""
-        if self.by_hand is None:
-            return jax.vjp(self, projected, kept, old)[1](dnew)
-        return self.by_hand(kept, old, new, dnew)
+    go_backwards: bool = False
+    zero_output_for_mask: bool = False
+    sequences: bool = True
 
 
-def _bound(steps: Array | None) -> Array | None:
-    if steps is None:
-        return None
-    return jnp.max(extent(jnp.moveaxis(steps[..., 0], 0, 1))[1], initial=0)
+class Weights(NamedTuple):
+    """What a recurrence multiplies by and adds.
+
+    Args:
+        kernel: `(F, G)`, of the inputs.
+        bias: `(G,)` or None, added to their product.
+        recurrent: `(U, G)`, of the state.
+        recurrent_bias: `(G,)` or None, added to its product.
+    """
+
+    kernel: Array
+    bias: Array | None
+    recurrent: Array
+    recurrent_bias: Array | None = None
 
 
-def _gates(
-    pointwise: Pointwise, projected: Array, state: Array, kernel: Array, bias: Array | None
-) -> Array:
-    gates = state @ kernel
-    gates = gates if bias is None else gates + bias
-    return gates + projected if pointwise.additive else gates
+class _Saved(NamedTuple):
+    """What is kept on the way forward.
+
+    Args:
+        series: Each state before a chunk's first step and after each step,
+            `(blocks * chunks, C + 1, R, U)`; without `kept` before the first only.
+        kept: What the cell keeps of each step, `(blocks * chunks, C, R, ...)`, or None where it is
+            computed again.
+    """
+
+    series: States
+    kept: Any
 
 
-def _choose(valid: Array | None, new: States, old: States) -> States:
+def _select(valid: Array | None, new: States, old: States) -> States:
     if valid is None:
         return new
-    return tuple(jnp.where(valid, n, o) for n, o in zip(new, old, strict=True))
+    return tuple(jnp.where(valid[:, None], n, o) for n, o in zip(new, old, strict=True))
 
 
-def _unfolded(
-    pointwise: Pointwise,
-    projected: Array,
-    steps: Array | None,
-    states: States,
-    kernel: Array,
-    bias: Array | None,
-) -> tuple[tuple[Array, ...], Any]:
-    """Returns the states after each step, each `(T, B, U)`, and what the gradient keeps of them."""
-
-    def step(states: States, x: tuple) -> tuple[States, tuple[States, Any]]:
-        projection, valid = x
-        gates = _gates(pointwise, projection, states[0], kernel, bias)
-        new, kept = pointwise.forward(projection, gates, states)
-        new = _choose(valid, new, states)
-        return new, (new, kept)
-
-    bound = _bound(steps)
-    last, (series, kept) = bounded_scan(step, states, (projected, steps), bound)
-    if bound is not None:
-        beyond = lax.iota(jnp.int32, projected.shape[0])[:, None, None] >= bound
-        series = tuple(jnp.where(beyond, end, s) for end, s in zip(last, series, strict=True))
-    return series, kept
+_take = functools.partial(lax.dynamic_index_in_dim, keepdims=False)
 
 
-_unfold = jax.custom_vjp(_unfolded, nondiff_argnums=(0,))
+def _put(buffer: Array, value: Array, at: Any) -> Array:
+    return lax.dynamic_update_index_in_dim(buffer, value, at, 0)
 
 
-def _unfold_forward(pointwise: Pointwise, *args: Any) -> tuple[Any, Any]:
-    out = _unfold(pointwise, *args)
-    return out, (args, out)
+def _room(like: Any, *sizes: int) -> Array:
+    return jnp.zeros((*sizes, *like.shape), like.dtype)
 
 
-def _unfold_backward(pointwise: Pointwise, residuals: Any, cotangents: Any) -> tuple:
-    args, (series, kept) = residuals
-    return _pull_back(pointwise, args, series, kept, *cotangents)
+class _Loop:
+    """One recurrence at hand: its arguments in blocks, and what the ways forth and back share."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        options: Options,
+        x: Array,
+        mask: Array | None,
+        states: States,
+        weights: Weights,
+        drop: Array | None,
+    ) -> None:
+        self.cell, self.weights = cell, weights
+        batch, self.steps, self.features = x.shape
+        kernel_bytes = weights.recurrent.size * weights.recurrent.dtype.itemsize
+        self.shape = block_shape(batch, self.steps, kernel_bytes, mask is not None)
+        backwards, zeros = options.go_backwards, options.zero_output_for_mask
+        self.order = order_of(self.shape, mask, batch, self.steps, backwards, zeros)
+        self.inputs = x.reshape(-1, self.features)
+        self.states = tuple(self.order.sorted(s) for s in states)
+        self.drop = None if drop is None else self.order.sorted(drop)
+        self.chunks = self.shape.steps // self.shape.chunk
+        self.wide = widened(weights.kernel.dtype)
+        # Turned once: turned inside the loop, a product on XLA's CPU takes twice as long.
+        turned = (weights.kernel.T, weights.recurrent.T)
+        self.kernel_back, self.recurrent_back = lax.optimization_barrier(turned)
+
+    def block_of(self, value: Array, block: Any) -> Array:
+        """Returns a block's rows of `(blocks * R, ...)`."""
+        return lax.dynamic_slice_in_dim(value, block * self.shape.rows, self.shape.rows)
+
+    def put_block(self, values: States, new: States, block: Any) -> States:
+        """Writes a block's rows."""
+        at = block * self.shape.rows
+        put = functools.partial(lax.dynamic_update_slice_in_dim, start_index=at, axis=0)
+        return tuple(put(v, n) for v, n in zip(values, new, strict=True))
+
+    def chunk_of(self, value: Array, at: Any) -> Array:
+        """Returns a chunk `(C, R)` of `(blocks * T', R)`."""
+        return lax.dynamic_slice_in_dim(value, at * self.shape.chunk, self.shape.chunk)
+
+    def last(self, block: Any) -> Any:
+        """Returns the number of steps of a block."""
+        last = self.order.last
+        return last if isinstance(last, int) else last[block]
+
+    def count(self, block: Any, chunk: Any) -> Any:
+        """Returns the number of steps of a block's chunk."""
+        last = self.last(block)
+        if isinstance(last, int) and last == self.shape.steps:
+            return self.shape.chunk
+        return jnp.minimum(self.shape.chunk, last - chunk * self.shape.chunk)
+
+    def used(self, block: Any) -> Any:
+        """Returns the number of a block's chunks."""
+        return -(-self.last(block) // self.shape.chunk)
+
+    def seen(self, state: Array, drop: Array | None) -> Array:
+        """Returns what of the state enters the product."""
+        return state if drop is None else state * drop
+
+    def product(self, seen: Array, start: int = 0, stop: int | None = None) -> Array:
+        """Goes through columns of the recurrent kernel."""
+        out = seen @ self.weights.recurrent[:, start:stop]
+        bias = self.weights.recurrent_bias
+        return out if bias is None else out + bias[start:stop]
+
+    def product_back(self, d: Array, start: int = 0, stop: int | None = None) -> Array:
+        """Goes back through columns of the recurrent kernel."""
+        return d @ self.recurrent_back[start:stop]
+
+    def taken(self, source: Array, valid: Array | None) -> Array:
+        """Returns the inputs at places `(steps, R)`, zeros where they are masked."""
+        taken = self.inputs[source]
+        # NaN in masked steps would reach the kernel's gradient: 0 times NaN.
+        return taken if valid is None else jnp.where(valid[..., None], taken, 0)
+
+    def chunk_valid(self, at: Any) -> Array | None:
+        """Returns which steps of a chunk are valid, `(C, R)`, or None."""
+        return None if self.order.valid is None else self.chunk_of(self.order.valid, at)
+
+    def chunk_inputs(self, at: Any) -> Array:
+        """Returns a chunk of inputs, `(C, R, F)`."""
+        return self.taken(self.chunk_of(self.order.source, at), self.chunk_valid(at))
+
+    def projected(self, x: Array) -> Array:
+        """Returns `(steps, R, F)` inputs times their kernel, with the bias."""
+        kernel, bias = self.weights.kernel, self.weights.bias
+        # As a matrix: XLA's CPU is three times slower at a product that contracts two axes.
+        projected = (x.reshape(-1, self.features) @ kernel).reshape(*x.shape[:-1], -1)
+        if bias is None:
+            return projected
+        return (projected.astype(self.wide) + bias.astype(self.wide)).astype(projected.dtype)
+
+    def step(
+        self, projected: Array, valid: Array | None, states: States, drop: Array | None
+    ) -> tuple[States, Any]:
+        """Runs one step: the new states, and what is kept of it."""
+        seen = self.seen(states[0], drop)
+        new, kept = self.cell.forward(projected, self.product, seen, states)
+        return _select(valid, new, states), kept
+
+    def kept_like(self) -> Any:
+        """Returns the shapes of what a step keeps."""
+        rows = self.shape.rows
+        gates = jax.ShapeDtypeStruct((rows, self.weights.kernel.shape[1]), self.inputs.dtype)
+        states = tuple(jax.ShapeDtypeStruct((rows, s.shape[1]), s.dtype) for s in self.states)
+        return jax.eval_shape(lambda p, s: self.step(p, None, s, None)[1], gates, states)
+
+    def run_chunk(self, block: Any, chunk: Any, states: States, write: Callable, out: Any) -> tuple:
+        """Runs a chunk of steps: the states after it, and `out` as `write(out, i, ...)` fills it."""
+        at = block * self.chunks + chunk
+        valid = self.chunk_valid(at)
+        projected = self.projected(self.chunk_inputs(at))
+        drop = None if self.drop is None else self.block_of(self.drop, block)
+
+        def step(i: Any, carry: tuple) -> tuple:
+            states, out = carry
+            now = None if valid is None else _take(valid, i)
+            states, kept = self.step(_take(projected, i), now, states, drop)
+            return states, write(out, i, states, kept)
+
+        return lax.fori_loop(0, self.count(block, chunk), step, (states, out))
+
+    def outputs(self, series: Array) -> Array:
+        """Returns `(B, T, U)` from the outputs in order."""
+        found = series.reshape(-1, series.shape[-1])[self.order.taken]
+        begun = self.order.begun
+        return found if begun is None else jnp.where(begun[..., None], found, 0)
 
 
-_unfold.defvjp(_unfold_forward, _unfold_backward)
+def _forward(
+    cell: Cell, options: Options, keep: bool, *args: Any
+) -> tuple[tuple[Array | None, States], _Saved | None]:
+    loop = _Loop(cell, options, *args)
+    blocks, rows, chunk, _ = loop.shape
+    total = blocks * loop.chunks
+    like = tuple(jax.ShapeDtypeStruct((rows, s.shape[1]), s.dtype) for s in loop.states)
+    outs: Any = ()
+    if keep:
+        series = tuple(_room(s, total * (chunk + 1)) for s in like)
+        outs = (series, jax.tree.map(lambda k: _room(k, total * chunk), loop.kept_like()))
+    elif options.sequences:
+        outs = _room(like[0], total * chunk)
+
+    def one_chunk(block: Any, c: Any, carry: tuple) -> tuple:
+        states, outs = carry
+        at = block * loop.chunks + c
+
+        def write(outs: Any, i: Any, states: States, kept: Any) -> Any:
+            if not keep:
+                return _put(outs, states[0], at * chunk + i) if options.sequences else outs
+            series, room = outs
+            after = at * (chunk + 1) + i + 1
+            series = tuple(_put(b, s, after) for b, s in zip(series, states, strict=True))
+            return series, jax.tree.map(lambda b, k: _put(b, k, at * chunk + i), room, kept)
+
+        if keep:
+            series = tuple(_put(b, s, at * (chunk + 1)) for b, s in zip(outs[0], states, strict=True))
+            outs = (series, outs[1])
+        return loop.run_chunk(block, c, states, write, outs)
+
+    def one_block(block: Any, carry: tuple) -> tuple:
+        all_states, outs = carry
+        states = tuple(loop.block_of(s, block) for s in all_states)
+        body = functools.partial(one_chunk, block)
+        states, outs = lax.fori_loop(0, loop.used(block), body, (states, outs))
+        return loop.put_block(all_states, states, block), outs
+
+    states, outs = lax.fori_loop(0, blocks, one_block, (loop.states, outs))
+    last = tuple(loop.order.restored(s) for s in states)
+    outputs = None
+    if options.sequences:
+        series = outs
+        if keep:
+            series = outs[0][0].reshape(total, chunk + 1, rows, -1)[:, 1:]
+        outputs = loop.outputs(series)
+    return (outputs, last), (_Saved(*outs) if keep else None)
 
 
-def _recur(
-    pointwise: Pointwise,
-    projected: Array,
-    steps: Array | None,
-    states: States,
-    kernel: Array,
-    bias: Array | None,
-) -> tuple[Array, ...]:
-    """Runs a recurrence and returns each state after each step, `(T, B, U)`.
+def _backward(cell: Cell, options: Options, args: tuple, saved: _Saved, cotangents: tuple) -> tuple:
+    loop = _Loop(cell, options, *args)
+    order, weights, wide = loop.order, loop.weights, loop.wide
+    blocks, rows, chunk, _ = loop.shape
+    doutputs, dlast = cotangents
+    dlast = list(dlast)
+    if doutputs is not None:
+        if order.begun is not None:
+            doutputs = jnp.where(order.begun[..., None], doutputs, 0)
+            # What is repeated behind a row's last step is its last state.
+            repeated = jnp.where(order.behind[..., None], doutputs, 0)
+            dlast[0] = dlast[0] + jnp.sum(repeated, 1, dtype=dlast[0].dtype)
+        doutputs = doutputs.reshape(-1, doutputs.shape[-1])
+    dlast = tuple(order.sorted(d) for d in dlast)
 
-    Args:
-        pointwise: The cell between its products; one object a configuration.
-        projected: `(T, B, G)`, the inputs times their kernel.
-        steps: `(T, B, 1)` boolean, or None.
-        states: `(B, U)` each, the output first.
-        kernel: `(U, G)`, applied to the output.
-        bias: `(G,)`, added to that product, or None.
-    """
-    return _unfold(pointwise, projected, steps, states, kernel, bias)[0]
+    def chunk_doutputs(at: Any) -> Array | None:
+        if doutputs is None:
+            return None
+        given = doutputs[loop.chunk_of(order.placed, at)]
+        if order.within is None:
+            return given
+        return jnp.where(loop.chunk_of(order.within, at)[..., None], given, 0)
+
+    def total(left: Array, right: Array) -> Array:
+        left, right = (a.reshape(-1, a.shape[-1]) for a in (left, right))
+        return jnp.einsum("nu,ng->ug", left, right, preferred_element_type=wide)
+
+    def total_rows(d: Array) -> Array:
+        return jnp.sum(d, (0, 1), dtype=wide)
+
+    def back_chunk(block: Any, k: Any, carry: tuple) -> tuple:
+        dstates, dprojected, dx, sums = carry
+        c = loop.used(block) - 1 - k
+        at, count = block * loop.chunks + c, loop.count(block, c)
+        drop = None if loop.drop is None else loop.block_of(loop.drop, block)
+        valid, given = loop.chunk_valid(at), chunk_doutputs(at)
+        kept = jax.tree.map(lambda a: loop.chunk_of(a, at), saved.kept)
+        size = chunk + 1
+        series = tuple(lax.dynamic_slice_in_dim(s, at * size, size) for s in saved.series)
+
+        def step(k: Any, carry: tuple) -> tuple:
+            dstates, dprojected = carry
+            i = count - 1 - k
+            if given is not None:
+                dstates = (dstates[0] + _take(given, i), *dstates[1:])
+            now = None if valid is None else _take(valid, i)
+            old, new = (tuple(_take(s, j) for s in series) for j in (i, i + 1))
+            zeros = tuple(jnp.zeros_like(d) for d in dstates)
+            dgates, dseen, dold = cell.backward(
+                jax.tree.map(lambda a: _take(a, i), kept),
+                loop.seen(old[0], drop),
+                old,
+                new,
+                _select(now, dstates, zeros),
+                loop.product_back,
+            )
+            dold = (dold[0] + loop.seen(dseen, drop), *dold[1:])
+            return _select(now, dold, dstates), _put(dprojected, dgates, i)
+
+        dstates, dprojected = lax.fori_loop(0, count, step, (dstates, dprojected))
+        pairs = cell.recurrent(kept, loop.seen(series[0][:-1], drop), dprojected)
+        added = Weights(
+            total(loop.chunk_inputs(at), dprojected),
+            None if sums.bias is None else total_rows(dprojected),
+            jnp.concatenate([total(*pair) for pair in pairs], -1),
+            None
+            if sums.recurrent_bias is None
+            else jnp.concatenate([total_rows(right) for _, right in pairs]),
+        )
+        dinputs = dprojected.reshape(chunk * rows, -1) @ loop.kernel_back
+        dinputs = dinputs.reshape(chunk, rows, -1)
+        dx = lax.dynamic_update_slice_in_dim(dx, dinputs, at * chunk, 0)
+        return dstates, dprojected, dx, jax.tree.map(jnp.add, sums, added)
+
+    def back_block(block: Any, carry: tuple) -> tuple:
+        all_dstates, dx, sums = carry
+        dstates = tuple(loop.block_of(d, block) for d in all_dstates)
+        # A chunk has fewer steps than room only where it is the last in time, here the first.
+        room = jnp.zeros((chunk, rows, weights.kernel.shape[1]), loop.inputs.dtype)
+        body = functools.partial(back_chunk, block)
+        carry = (dstates, room, dx, sums)
+        dstates, _, dx, sums = lax.fori_loop(0, loop.used(block), body, carry)
+        return loop.put_block(all_dstates, dstates, block), dx, sums
+
+    sums = jax.tree.map(lambda w: jnp.zeros(w.shape, wide), weights)
+    dx = jnp.zeros((blocks * loop.shape.steps, rows, loop.features), loop.inputs.dtype)
+    dstates, dx, sums = lax.fori_loop(0, blocks, back_block, (dlast, dx, sums))
+    dx = dx.reshape(-1, loop.features)[order.read]
+    mask = args[1]
+    dx = dx if mask is None else jnp.where(mask[..., None], dx, 0)
+    dweights = jax.tree.map(lambda s, w: s.astype(w.dtype), sums, weights)
+    return dx, None, tuple(order.restored(d) for d in dstates), dweights, None
 
 
-recur = jax.custom_vjp(_recur, nondiff_argnums=(0,))
+def _plain(cell: Cell, options: Options, *args: Any) -> tuple[Array | None, States]:
+    """Is `recur` as scans that JAX differentiates any number of times."""
+    loop = _Loop(cell, options, *args)
+    order, (blocks, rows, _, steps) = loop.order, loop.shape
+
+    def by_time(value: Array | None) -> Array | None:
+        """Returns `(blocks * T', R)` as `(T', blocks * R)`."""
+        if value is None:
+            return None
+        return jnp.moveaxis(value.reshape(blocks, steps, rows), 1, 0).reshape(steps, -1)
+
+    valid = by_time(order.valid)
+    if valid is None and steps > loop.steps:
+        valid = lax.iota(jnp.int32, steps)[:, None] < loop.steps
+    projected = loop.projected(loop.taken(by_time(order.source), valid))
+
+    def step(states: States, now: tuple) -> tuple[States, Array]:
+        states, _ = loop.step(*now, states, loop.drop)
+        return states, states[0]
+
+    last, series = lax.scan(step, loop.states, (projected, valid))
+    last = tuple(order.restored(s) for s in last)
+    if not options.sequences:
+        return None, last
+    series = series.reshape(steps, blocks, rows, -1)
+    return loop.outputs(jnp.moveaxis(series, 1, 0)), last
 
 
-def _recur_forward(pointwise: Pointwise, *args: Any) -> tuple[Any, Any]:
-    series, kept = _unfold(pointwise, *args)
-    return series, (args, series, kept)
-
-
-def _recur_backward(pointwise: Pointwise, residuals: Any, cotangents: tuple) -> tuple:
-    return _pull_back(pointwise, *residuals, cotangents, None)
-
-
-recur.defvjp(_recur_forward, _recur_backward)
-
-
-def _backward(
-    pointwise: Pointwise,
-    bounded: bool,
-    args: tuple,
-    series: tuple,
-    kept: Any,
-    dseries: tuple,
-    dkept: Any,
-) -> tuple:
-    projected, steps, states, kernel, bias = args
-    bound = _bound(steps) if bounded else None
-    before = tuple(
-        jnp.concatenate([first[None], after[:-1]])
-        for first, after in zip(states, series, strict=True)
-    )
-    carry = tuple(jnp.zeros_like(s) for s in states)
-    if bound is not None:  # what is repeated beyond the bound is the last state
-        beyond = lax.iota(jnp.int32, projected.shape[0])[:, None, None] >= bound
-        carry = tuple(jnp.sum(jnp.where(beyond, d, 0), 0, dtype=d.dtype) for d in dseries)
-
-    # The second order asks for the gradient of what was kept as well: that is left to JAX, at the
-    # gates, which are one product.
-    gates = None
-    if dkept is not None:
-        gates = _gates(pointwise, projected, before[0], kernel, bias)
-
-    def step(carry: States, x: tuple) -> tuple[States, tuple]:
-        projection, valid, gate, kept, old, new, dnew, dkept = x
-        total = tuple(c + d for c, d in zip(carry, dnew, strict=True))
-        zeros = tuple(jnp.zeros_like(d) for d in total)
-        taken = _choose(valid, total, zeros)
-        if dkept is None:
-            dprojection, drecurrent, dold = pointwise.pull(projection, kept, old, new, taken)
-        else:
-            _, pull = jax.vjp(pointwise.forward, projection, gate, old)
-            dprojection, drecurrent, dold = pull((taken, dkept))
-        passed = zeros if valid is None else _choose(valid, zeros, total)
-        dold = tuple(d + k for d, k in zip(dold, passed, strict=True))
-        dold = (dold[0] + drecurrent @ kernel.T, *dold[1:])
-        return dold, (drecurrent, None if pointwise.additive else dprojection)
-
-    xs = (projected, steps, gates, kept, before, series, dseries, dkept)
-    dstates, (drecurrent, dprojected) = bounded_scan(step, carry, xs, bound, reverse=True)
-    rows = (a.reshape(-1, a.shape[-1]) for a in (before[0], drecurrent))
-    wide = jnp.float32 if kernel.dtype.itemsize < 4 else kernel.dtype
-    dkernel = jnp.einsum("nu,ng->ug", *rows, preferred_element_type=wide)
-    dkernel = dkernel.astype(kernel.dtype)
-    dbias = None
-    if bias is not None:
-        dbias = jnp.sum(drecurrent, (0, 1), dtype=wide).astype(bias.dtype)
-    return drecurrent if pointwise.additive else dprojected, None, dstates, dkernel, dbias
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _pull_back(
-    pointwise: Pointwise,
-    args: tuple,
-    series: tuple,
-    kept: Any,
-    dseries: tuple,
-    dkept: Any,
+    cell: Cell, options: Options, args: tuple, saved: _Saved, cotangents: tuple
 ) -> tuple:
-    """Gradients by all arguments of `recur`; itself differentiable, by the plain scan."""
-    return _backward(pointwise, True, args, series, kept, dseries, dkept)
+    """Returns the gradients by all arguments; itself differentiable, by the plain scan."""
+    return _backward(cell, options, args, saved, cotangents)
 
 
-def _pull_back_forward(pointwise: Pointwise, *args: Any) -> tuple[Any, Any]:
-    return _pull_back(pointwise, *args), args
+def _pull_back_forward(cell: Cell, options: Options, *rest: Any) -> tuple[Any, Any]:
+    return _pull_back(cell, options, *rest), rest
 
 
-def _pull_back_backward(pointwise: Pointwise, residuals: tuple, cotangents: tuple) -> tuple:
-    (projected, steps, states, kernel, bias), *rest = residuals
+def _pull_back_backward(cell: Cell, options: Options, residuals: tuple, seeds: tuple) -> tuple:
+    (x, mask, states, weights, drop), saved, cotangents = residuals
 
-    def plain(projected: Any, states: Any, kernel: Any, bias: Any, *rest: Any) -> tuple:
-        args = (projected, steps, states, kernel, bias)
-        out = _backward(pointwise, False, args, *rest)
-        return out[0], *out[2:]
+    def pulled(x: Array, states: States, weights: Weights, cotangents: tuple) -> tuple:
+        def plain(x: Array, states: States, weights: Weights) -> tuple:
+            return _plain(cell, options, x, mask, states, weights, drop)
 
-    _, pull = jax.vjp(plain, projected, states, kernel, bias, *rest)
-    dprojected, dstates, dkernel, dbias, *drest = pull((cotangents[0], *cotangents[2:]))
-    return (dprojected, None, dstates, dkernel, dbias), *drest
+        return jax.vjp(plain, x, states, weights)[1](cotangents)
+
+    _, pull = jax.vjp(pulled, x, states, weights, cotangents)
+    dx, dstates, dweights, dcotangents = pull((seeds[0], *seeds[2:4]))
+    # What is saved follows from the arguments, and has been counted with them.
+    nothing = jax.tree.map(jnp.zeros_like, saved)
+    return (dx, None, dstates, dweights, None), nothing, dcotangents
 
 
 _pull_back.defvjp(_pull_back_forward, _pull_back_backward)
 
 
-def time_major(
-    x: Array, mask: Array | None, go_backwards: bool, fill: ArrayLike = 0
-) -> tuple[Array, Array | None, Array | None]:
-    """Returns `x` as `(T, B, F)`, filled and reversed, the mask to go with it, and its steps."""
-    x = fill_masked(x, mask, fill)
-    if go_backwards:
-        x = reverse_by_extent(x, mask)
-        mask = None if mask is None else reverse_by_extent(mask, mask)
-    steps = None if mask is None else jnp.moveaxis(mask, 0, 1)[..., None]
-    return jnp.swapaxes(x, 0, 1), mask, steps
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _keeping(cell: Cell, options: Options, *args: Any) -> tuple:
+    """Returns what `recur` does, and what its gradient needs."""
+    return _forward(cell, options, True, *args)
 
 
-def as_outputs(series: Array, mask: Array | None, zero_output_for_mask: bool) -> Array:
-    """Returns a state's series `(T, B, U)` as outputs `(B, T, U)`.
-
-    A masked step repeats the output before it, zeros before the first.
-    """
-    outputs = jnp.swapaxes(series, 0, 1)
-    if mask is None:
-        return outputs
-    seen = mask if zero_output_for_mask else jnp.cumsum(mask, 1) > 0
-    return fill_masked(outputs, seen)
+def _keeping_forward(cell: Cell, options: Options, *args: Any) -> tuple[Any, Any]:
+    out, saved = _keeping(cell, options, *args)
+    return (out, saved), (args, saved)
 
 
-def last_output(last: Array, mask: Array | None) -> Array:
-    """Returns the last output; zeros for a row without steps, whose state is its first."""
-    return last if mask is None else fill_masked(last, jnp.any(mask, 1))
+def _keeping_backward(cell: Cell, options: Options, residuals: tuple, cotangents: tuple) -> tuple:
+    return _pull_back(cell, options, *residuals, cotangents[0])
 
 
-def scan_cell(
-    step: Callable,
-    inputs: Array,
+_keeping.defvjp(_keeping_forward, _keeping_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def recur(
+    cell: Cell,
+    options: Options,
+    x: Array,
     mask: Array | None,
-    states: Any,
-    *,
-    go_backwards: bool = False,
-    zero_output_for_mask: bool = False,
-    unroll: bool = False,
-    scan: Callable = lax.scan,
-) -> tuple[Any, Any]:
-    """Runs any cell over a sequence.
+    states: States,
+    weights: Weights,
+    drop: Array | None,
+) -> tuple[Array | None, States]:
+    """Runs a recurrence; each row over its own steps.
 
     Args:
-        step: `(x_t, states) -> (output, new_states)`, structures of `(B, ...)`.
-        inputs: `(B, T, ...)`, or a structure of such.
-        mask: `(B, T)` or None.
-        states: The first states.
-        go_backwards: Whether each row is taken from the end of its extent.
-        zero_output_for_mask: Whether masked steps put out zeros, not the output before.
-        unroll: Whether a Python loop is traced.
-        scan: A function like `lax.scan`, e.g. one that carries Variables as well.
+        cell: The maths of one step.
+        options: See there.
+        x: `(B, T, F)`, T > 0.
+        mask: `(B, T)` boolean or None. A masked step repeats state and output.
+        states: The first states, `(B, U)` each, the output first.
+        weights: See there.
+        drop: `(B, U)` or None, by which the state is multiplied before its product. It is drawn,
+            not differentiated.
 
     Returns:
-        Outputs `(B, T, ...)` and the last states.
+        Outputs `(B, T, U)`, or None without `sequences`, and the last states.
     """
-    leaves, structure = jax.tree.flatten(inputs)
-    # Padding holds 1, at which what users write (log, 1/x, a norm) has a finite gradient.
-    fills = [1 if jnp.issubdtype(x.dtype, jnp.inexact) else 0 for x in leaves]
-    turned = [time_major(x, mask, go_backwards, f) for x, f in zip(leaves, fills, strict=True)]
-    xs = jax.tree.unflatten(structure, [x for x, _, _ in turned])
-    _, mask, steps = turned[0]
+    return _forward(cell, options, False, x, mask, states, weights, drop)[0]
 
-    def body(states: Any, x: tuple) -> tuple:
-        value, valid = x
-        output, new = step(value, states)
-        if valid is not None:
-            valid = valid[:, 0]
-            new = jax.tree.map(lambda n, o: jnp.where(expand_to(valid, n.ndim), n, o), new, states)
-        return new, output
 
-    if unroll and leaves[0].shape[1]:
-        outputs = []
-        for t in range(leaves[0].shape[1]):
-            valid = None if steps is None else steps[t]
-            states, output = body(states, (jax.tree.map(lambda x, t=t: x[t], xs), valid))
-            outputs.append(output)
-        series = jax.tree.map(lambda *o: jnp.stack(o), *outputs)
-    else:
-        states, series = scan(body, states, (xs, steps))
-    outputs = jax.tree.map(lambda s: jnp.swapaxes(s, 0, 1), series)
-    if mask is None:
-        return outputs, states
-    if zero_output_for_mask:
-        return jax.tree.map(lambda o: fill_masked(o, mask), outputs), states
-    # The last valid step up to each step; -1 before the first.
-    at = lax.cummax(jnp.where(mask, lax.iota(jnp.int32, mask.shape[1]), -1), axis=1)
+def _recur_forward(cell: Cell, options: Options, *args: Any) -> tuple[Any, Any]:
+    out, saved = _keeping(cell, options, *args)
+    return out, (args, saved)
 
-    def repeat(o: Array) -> Array:
-        found = jnp.take_along_axis(o, expand_to(jnp.maximum(at, 0), o.ndim), axis=1)
-        return fill_masked(found, at >= 0)
 
-    return jax.tree.map(repeat, outputs), states
+def _recur_backward(cell: Cell, options: Options, residuals: tuple, cotangents: tuple) -> tuple:
+    return _pull_back(cell, options, *residuals, cotangents)
+
+
+recur.defvjp(_recur_forward, _recur_backward)

@@ -17,9 +17,8 @@ from alphorn.core.random import SeedGenerator
 from alphorn.core.rules import preserve
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.initializers import AsInitializer
-from alphorn.kernels import gates
+from alphorn.kernels import cells, gates
 from alphorn.kernels.gates import Options
-from alphorn.kernels.recurrence import Pointwise
 from alphorn.layers.core import _HoldsLayers
 from alphorn.regularizers import AsRegularizer
 
@@ -134,9 +133,9 @@ class _Cell(Family):
         """Returns the biases of the inputs' projection and of the states'."""
         return (None if self.bias is None else self.bias.value), None
 
-    def pointwise(self) -> Pointwise:
-        """Returns what the cell does with its gates."""
-        raise ArgumentError(f"{type(self).__name__} does not say what it does with its gates")
+    def maths(self) -> cells.Cell:
+        """Returns the maths of one step."""
+        raise ArgumentError(f"{type(self).__name__} does not say what a step is")
 
     def call(
         self, inputs: Array, states: Any, training: bool | None = False
@@ -154,11 +153,12 @@ class _Cell(Family):
         projected = x @ kernel
         projected = projected if bias is None else projected + bias
         seen = states[0] if kept is None else states[0] * kept
-        recurrent = seen @ recurrent_kernel
-        recurrent = recurrent if recurrent_bias is None else recurrent + recurrent_bias
-        pointwise = self.pointwise()
-        joined = projected + recurrent if pointwise.additive else recurrent
-        new = pointwise(projected, joined, tuple(states))
+
+        def product(seen: Array, start: int = 0, stop: int | None = None) -> Array:
+            out = seen @ recurrent_kernel[:, start:stop]
+            return out if recurrent_bias is None else out + recurrent_bias[start:stop]
+
+        new, _ = self.maths().forward(projected, product, seen, tuple(states))
         return new[0], list(new)
 
 
@@ -185,9 +185,9 @@ class SimpleRNNCell(_Cell):
     recurrent_dropout: float = 0.0
     seed: Any = None
 
-    def pointwise(self) -> Pointwise:
-        """Returns what the cell does with its gates."""
-        return gates.simple_pointwise(**self.activations())
+    def maths(self) -> cells.Cell:
+        """Returns the maths of one step."""
+        return cells.simple_cell(**self.activations())
 
     def run(
         self, x: Array, mask: Array | None, states: list[Array], **options: Unpack[Options]
@@ -229,9 +229,9 @@ class LSTMCell(_Cell):
             return self.bias_initializer(shape, dtype=dtype)
         return bias_of_gates(self.bias_initializer, self.units, dtype)
 
-    def pointwise(self) -> Pointwise:
-        """Returns what the cell does with its gates."""
-        return gates.lstm_pointwise(**self.activations())
+    def maths(self) -> cells.Cell:
+        """Returns the maths of one step."""
+        return cells.lstm_cell(**self.activations())
 
     def run(
         self, x: Array, mask: Array | None, states: list[Array], **options: Unpack[Options]
@@ -277,9 +277,10 @@ class GRUCell(_Cell):
             return super().biases()
         return self.bias.value[0], self.bias.value[1]
 
-    def pointwise(self) -> Pointwise:
-        """Returns what the cell does with its gates, the reset after the product."""
-        return gates.gru_pointwise(**self.activations())
+    def maths(self) -> cells.Cell:
+        """Returns the maths of one step."""
+        made = cells.gru_cell if self.reset_after else cells.gru_reset_first_cell
+        return made(**self.activations())
 
     def run(
         self, x: Array, mask: Array | None, states: list[Array], **options: Unpack[Options]
@@ -298,24 +299,6 @@ class GRUCell(_Cell):
             reset_after=self.reset_after,
             **options,
         )
-
-    def step(self, x: Array, states: list[Array], kept: Array | None) -> tuple[Array, list[Array]]:
-        """Computes one step whose state enters the products times `kept`."""
-        if self.reset_after:
-            return super().step(x, states, kept)
-        return self._reset_first(x, states, kept)
-
-    def _reset_first(self, x: Array, states: Any, kept: Array | None) -> tuple[Array, list[Array]]:
-        projected = x @ self.kernel.value
-        projected = projected if self.bias is None else projected + self.bias.value
-        new = gates.gru_step(
-            projected,
-            states[0],
-            self.recurrent_kernel.value,
-            **self.activations(),
-            kept=kept,
-        )
-        return new, [new]
 
 
 def bias_of_gates(initializer: Callable[..., Array], units: int, dtype: Any) -> Array:

@@ -12,10 +12,9 @@ from alphorn.config import standardize_data_format
 from alphorn.constraints import AsConstraint
 from alphorn.errors import ArgumentError, ShapeError, StateError
 from alphorn.initializers import AsInitializer
-from alphorn.kernels import gates
+from alphorn.kernels import cells
 from alphorn.kernels.convolution import convolve
 from alphorn.kernels.geometry import output_length, per_axis
-from alphorn.kernels.recurrence import Pointwise
 from alphorn.layers.cells import Masks, _Cell, bias_of_gates
 from alphorn.regularizers import AsRegularizer
 
@@ -160,9 +159,9 @@ class ConvLSTMCell(_Cell):
         states = (*self.state_sizes, self.filters)
         return draw(self.dropout, self.input_sizes), draw(self.recurrent_dropout, states)
 
-    def pointwise(self) -> Pointwise:
-        """Returns what the cell does with its gates."""
-        return gates.lstm_pointwise(**self.activations())
+    def maths(self) -> cells.Cell:
+        """Returns the maths of one step."""
+        return cells.lstm_cell(**self.activations())
 
     def project(self, x: Array, kept: Array | None) -> Array:
         """Returns the inputs' part of the gates, for one step or for `(batch, time, ...)`."""
@@ -188,7 +187,7 @@ class ConvLSTMCell(_Cell):
         if kept is not None:
             seen, groups = jnp.concatenate([seen] * self.gates, -1) * kept, self.gates
         recurrent = convolve(seen, self.recurrent_kernel.value, padding="same", groups=groups)
-        new = self.pointwise()(x, x + recurrent, tuple(states))
+        new, _ = self.maths().forward(x, lambda seen: recurrent, states[0], tuple(states))
         return new[0], list(new)
 
     def call(

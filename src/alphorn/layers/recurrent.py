@@ -19,7 +19,7 @@ from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError, ShapeError, StateError
 from alphorn.fields import fields
 from alphorn.initializers import AsInitializer
-from alphorn.kernels.recurrence import reverse_by_extent, scan_cell
+from alphorn.kernels.stepping import reverse_by_extent, scan_cell
 from alphorn.layers.cells import (
     GRUCell,
     LSTMCell,
@@ -318,7 +318,7 @@ class _Fused(_Recurrent):
         # One draw a sequence: the same entries are dropped at every step.
         kept, state_kept = cell.dropout_masks(sequence.shape[0], sequence.dtype, training)
         sequence = sequence if kept is None else sequence * kept[:, None]
-        if state_kept is None and not self.unroll and cell.runs_fused():
+        if not self.unroll and cell.runs_fused():
             output, new = cell.run(
                 sequence,
                 mask,
@@ -326,6 +326,7 @@ class _Fused(_Recurrent):
                 go_backwards=self.go_backwards,
                 zero_output_for_mask=self.zero_output_for_mask,
                 sequences=self.return_sequences,
+                drop=state_kept,
             )
         else:
             steps, new = self._scan_steps(

@@ -11,7 +11,7 @@ from alphorn.core.layer import Layer
 from alphorn.core.masked import Masked, fill_masked, is_masked, mask_of, unmask
 from alphorn.core.rules import Call, choose, collect_births, first_mask, nest, report_birth
 from alphorn.errors import ArgumentError, ShapeError
-from alphorn.kernels.recurrence import reverse_by_extent
+from alphorn.kernels.stepping import reverse_by_extent
 from alphorn.layers.core import _HoldsLayers
 from alphorn.layers.recurrent import step_mask
 from alphorn.naming import deserialize, serialize
