@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from jax import lax
 
+from alphorn.kernels import recurrence
+from alphorn.kernels.blocks import block_shape
 from alphorn.kernels.gates import gru, lstm, simple_rnn
 from alphorn.kernels.stepping import reverse_by_extent, scan_cell
 
@@ -32,7 +34,7 @@ MASK = np.array(
 )
 
 
-def problem(kind, dtype=np.float32, seed=0):
+def problem(kind, dtype=np.float32, seed=0, batch=B, steps=T):
     """Arguments as a dict: x, states, kernel, recurrent_kernel, bias."""
     rng = np.random.default_rng(seed)
     width = GATES[kind] * U
@@ -41,8 +43,8 @@ def problem(kind, dtype=np.float32, seed=0):
         return jnp.asarray(rng.normal(size=shape) * 0.5, dtype)
 
     return {
-        "x": draw(B, T, F) * 2,
-        "states": [draw(B, U) for _ in range(2 if kind == "lstm" else 1)],
+        "x": draw(batch, steps, F) * 2,
+        "states": [draw(batch, U) for _ in range(2 if kind == "lstm" else 1)],
         "kernel": draw(F, width),
         "recurrent_kernel": draw(U, width),
         "bias": draw(2, width) if kind == "gru" else draw(width),
@@ -75,9 +77,9 @@ def compiled(f, kind, masked=True, **options):
     return jax.jit(both)
 
 
-def plain_step(kind, p, x, states, act=jnp.tanh, gate=jax.nn.sigmoid):
-    """One step, written out from the papers."""
-    W, U_, b, h = p["kernel"], p["recurrent_kernel"], p["bias"], states[0]
+def plain_step(kind, p, x, states, act=jnp.tanh, gate=jax.nn.sigmoid, drop=1):
+    """One step, written out from the papers; `drop` multiplies the state that enters products."""
+    W, U_, b, h = p["kernel"], p["recurrent_kernel"], p["bias"], states[0] * drop
     if kind == "simple":
         return (act(x @ W + h @ U_ + b),)
     if kind == "lstm":
@@ -88,21 +90,21 @@ def plain_step(kind, p, x, states, act=jnp.tanh, gate=jax.nn.sigmoid):
         xz, xr, xh = jnp.split(x @ W + b[0], 3, -1)
         hz, hr, hh = jnp.split(h @ U_ + b[1], 3, -1)
         z = gate(xz + hz)
-        return (z * h + (1 - z) * act(xh + gate(xr + hr) * hh),)
+        return (z * states[0] + (1 - z) * act(xh + gate(xr + hr) * hh),)
     xz, xr, xh = jnp.split(x @ W + b, 3, -1)
     uz, ur, uh = jnp.split(U_, 3, -1)
     z, r = gate(xz + h @ uz), gate(xr + h @ ur)
-    return (z * h + (1 - z) * act(xh + (r * h) @ uh),)
+    return (z * states[0] + (1 - z) * act(xh + (r * h) @ uh),)
 
 
-def reference(kind, p, mask=None, **activations):
+def reference(kind, p, mask=None, **options):
     """The kernel as a plain scan that JAX differentiates."""
     mask = jnp.ones(p["x"].shape[:2], bool) if mask is None else jnp.asarray(mask)
 
     def step(carry, now):
         states, previous = carry
         x, valid = now
-        new = plain_step(kind, p, x, states, **activations)
+        new = plain_step(kind, p, x, states, **options)
 
         def pick(n, o):
             return jnp.where(valid[:, None], n, o)
@@ -399,7 +401,65 @@ def test_the_loop_ends_at_the_longest_row():
     jax.effects_barrier()
     assert len(seen) == 2
     text = jax.jit(jax.grad(lambda p, m: scalar(run("lstm", p, m)))).lower(p, mask).as_text()
-    assert text.count("stablehlo.while") == 2
+    # Over blocks, their chunks and their steps, forth and back; nothing is run once more.
+    assert text.count("stablehlo.while") == 6
+
+
+def many_rows(kind):
+    """A problem of several blocks and chunks, and a mask with rows of every sort."""
+    rng = np.random.default_rng(3)
+    batch, steps = 19, 70
+    step, length = np.arange(steps), rng.integers(0, steps + 1, (batch, 1))
+    mask = step < length
+    mask[::3] = mask[::3, ::-1]  # padded in front
+    mask[1::4] &= rng.random((5, steps)) < 0.8  # with missing steps
+    mask[5], mask[6] = False, True
+    return problem(kind, batch=batch, steps=steps), mask
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_and_chunks_are_one_plain_scan(kind, masked):
+    p, mask = many_rows(kind)
+    assert block_shape(*mask.shape, 100, masked).blocks == (3 if masked else 1)
+    close(compiled(run, kind, masked)(p, mask), compiled(reference, kind, masked)(p, mask), 2e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_states_that_enter_products_with_entries_dropped(kind):
+    p, mask = many_rows(kind)
+    drop = jnp.asarray(np.random.default_rng(5).integers(0, 2, (len(mask), U)) * 2.0, jnp.float32)
+
+    def both(f):
+        def loss(p):
+            out = f(kind, p, mask, drop=drop)
+            return scalar(out), out
+
+        return jax.jit(jax.grad(loss, has_aux=True))(p)
+
+    close(both(run), both(reference), 2e-5)
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+def test_long_sequences_keep_the_states_between_chunks_alone(sequences, monkeypatch):
+    p, mask = many_rows("lstm")
+
+    def traced():
+        def loss(p, mask):
+            weights = (p["kernel"], p["recurrent_kernel"], p["bias"])
+            args = (p["x"], mask, *p["states"], *weights)
+            return scalar(lstm.__wrapped__(*args, sequences=sequences))
+
+        return jax.make_jaxpr(jax.grad(loss))(p, mask), jax.jit(jax.grad(loss))(p, mask)
+
+    (kept, wanted) = traced()
+    monkeypatch.setattr(recurrence, "_SAVED_BYTES", 0)
+    again, got = traced()
+    close(got, wanted, 2e-5)
+    blocks, rows, chunk, steps = block_shape(*mask.shape, 4 * U * 4 * U, True)
+    carry = f"f32[{blocks * (steps + 1)},{rows},{U}]"
+    assert str(kept).count(carry) > str(again).count(carry)
+    assert f"f32[{blocks * (steps // chunk)},{rows},{U}]" in str(again)
 
 
 def test_reversal_by_extent():

@@ -48,7 +48,15 @@ __all__ = [
 ]
 
 
-def _activation(*names: str) -> Callable[[Callable], Callable]:
+_by_entry: set[Callable] = set()
+
+
+def acts_by_entry(activation: Callable) -> bool:
+    """Whether an entry of the output is known to depend on that of the input alone."""
+    return activation in _by_entry
+
+
+def _activation(*names: str, by_entry: bool = True) -> Callable[[Callable], Callable]:
     """Registers a function of arrays, which then also takes Masked and Symbols."""
 
     def decorate(function: Callable) -> Callable:
@@ -60,6 +68,8 @@ def _activation(*names: str) -> Callable[[Callable], Callable]:
                 return Masked.trusted(function(x.data, *args, **kwargs), x.mask)
             return function(jnp.asarray(unwrap(x)), *args, **kwargs)
 
+        if by_entry:
+            _by_entry.add(activation)
         return register("activations", activation, function.__name__, *names)
 
     return decorate
@@ -123,7 +133,7 @@ def gelu(x: Array, approximate: bool = False) -> Array:
     return jax.nn.gelu(x, approximate)
 
 
-@_activation()
+@_activation(by_entry=False)
 def glu(x: Array, axis: int = -1) -> Array:
     """Returns one half of `x` gated by the sigmoid of the other."""
     return jax.nn.glu(x, axis)

@@ -17,7 +17,7 @@ from jax import Array, lax
 from alphorn.core.masked import extent
 from alphorn.kernels.stepping import reverse_by_extent
 
-# Steps of a chunk: enough rows for a fast product, few enough for the second-level cache.
+# Most steps of a chunk: enough rows for a fast product, few that lie behind a block's end.
 _CHUNK = 32
 
 
@@ -51,8 +51,9 @@ class Order(NamedTuple):
         valid: `(blocks * T', R)` boolean, or None.
         within: As `valid`, of the extent: missing steps are within it.
         last: `(blocks,)`, the steps of each block's longest row, or the steps of all.
-        taken: `(B, T)` into `(blocks * T', R)`: the step whose output stands there.
-        read: As `taken`: the step at which an input is read.
+        taken: `(B, T)` into `(blocks * (T' + 1), R)`: the state after the step whose output stands
+            there; a block's first states are before its steps.
+        read: `(B, T)` into `(blocks * T', R)`: the step at which an input is read.
         begun: `(B, T)` boolean, where there is an output, or None.
         behind: `(B, T)` boolean, steps behind the extent, or None.
     """
@@ -90,15 +91,16 @@ def block_shape(batch: int, steps: int, kernel_bytes: int, masked: bool) -> Shap
     step cost as little each as 64; of larger kernels more rows must share a reading.
 
     >>> block_shape(32, 200, 4 * 128 * 512, masked=True)
-    Shape(blocks=4, rows=8, chunk=16, steps=208)
+    Shape(blocks=4, rows=8, chunk=29, steps=203)
     >>> block_shape(32, 200, 4 * 128 * 512, masked=False)
-    Shape(blocks=1, rows=32, chunk=16, steps=208)
+    Shape(blocks=1, rows=32, chunk=29, steps=203)
     """
     rows = batch
     if masked and on_cpu():
         rows = min(batch, max(8, min(kernel_bytes >> 16, batch // 2)))
-    chunk = min(_CHUNK, steps) if on_cpu() else steps
-    return Shape(-(-batch // rows), rows, chunk, -(-steps // chunk) * chunk)
+    chunks = -(-steps // _CHUNK) if on_cpu() else 1
+    chunk = -(-steps // chunks)
+    return Shape(-(-batch // rows), rows, chunk, chunks * chunk)
 
 
 def _whole(shape: Shape, batch: int, steps: int, go_backwards: bool) -> Order:
@@ -107,10 +109,10 @@ def _whole(shape: Shape, batch: int, steps: int, go_backwards: bool) -> Order:
     forth = jnp.minimum(step, steps - 1)
     time = lax.iota(jnp.int32, steps)[None]
     placed = source = row * steps + forth
-    taken = read = time * batch + row[:, None]
+    taken, read = ((time + more) * batch + row[:, None] for more in (1, 0))
     if go_backwards:
         source = row * steps + steps - 1 - forth
-        read = taken[:, ::-1]
+        read = read[:, ::-1]
     return Order(None, None, source, placed, None, None, steps, taken, read, None, None)
 
 
@@ -159,17 +161,14 @@ def order_of(
 
     time = lax.iota(jnp.int32, steps)[None]
     longest = jnp.maximum(length - 1, 0)[:, None]
-    begin, lane = places // shape.rows * shape.steps, places % shape.rows
-
-    def at(step: Array) -> Array:
-        step = jnp.clip(step, 0, longest)
-        return (begin[:, None] + step) * shape.rows + lane[:, None]
-
-    taken = read = at(time - start[:, None])
+    block, lane = (value[:, None] for value in (places // shape.rows, places % shape.rows))
+    step = jnp.clip(time - start[:, None], 0, longest)
+    taken = (block * (shape.steps + 1) + step + 1) * shape.rows + lane
     turned = mask
     if go_backwards:
-        read = at(stop[:, None] - 1 - time)
+        step = jnp.clip(stop[:, None] - 1 - time, 0, longest)
         turned = reverse_by_extent(mask, mask)
+    read = (block * shape.steps + step) * shape.rows + lane
     return Order(
         rows,
         places,

@@ -20,6 +20,10 @@ from alphorn.kernels.blocks import block_shape, order_of
 from alphorn.kernels.cells import Cell, States, widened
 
 
+# States of all steps are kept for the way back up to this size, beyond it those between chunks.
+_SAVED_BYTES = 1 << 28
+
+
 @dataclass(frozen=True)
 class Options:
     """What the caller chooses of a recurrence, all static.
@@ -51,25 +55,14 @@ class Weights(NamedTuple):
     recurrent_bias: Array | None = None
 
 
-class _Saved(NamedTuple):
-    """What is kept on the way forward.
-
-    Args:
-        series: Each state before a chunk's first step and after each step,
-            `(blocks * chunks, C + 1, R, U)`; without `kept` before the first only.
-        kept: What the cell keeps of each step, `(blocks * chunks, C, R, ...)`, or None where it is
-            computed again.
-    """
-
-    series: States
-    kept: Any
-
-
 def _select(valid: Array | None, new: States, old: States) -> States:
     if valid is None:
         return new
     return tuple(jnp.where(valid[:, None], n, o) for n, o in zip(new, old, strict=True))
 
+
+# States over steps, for each of the states that are wanted.
+Rooms = tuple[Array, ...]
 
 _take = functools.partial(lax.dynamic_index_in_dim, keepdims=False)
 
@@ -80,6 +73,11 @@ def _put(buffer: Array, value: Array, at: Any) -> Array:
 
 def _room(like: Any, *sizes: int) -> Array:
     return jnp.zeros((*sizes, *like.shape), like.dtype)
+
+
+def _matmul(x: Array, kernel: Array) -> Array:
+    """Returns `(..., N)` from `(..., M)`, by one product of matrices."""
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
 
 
 class _Loop:
@@ -106,6 +104,8 @@ class _Loop:
         self.drop = None if drop is None else self.order.sorted(drop)
         self.chunks = self.shape.steps // self.shape.chunk
         self.wide = widened(weights.kernel.dtype)
+        kept = sum(s.size * s.dtype.itemsize for s in states) * self.steps
+        self.long = kept > _SAVED_BYTES
         # Turned once: turned inside the loop, a product on XLA's CPU takes twice as long.
         turned = (weights.kernel.T, weights.recurrent.T)
         self.kernel_back, self.recurrent_back = lax.optimization_barrier(turned)
@@ -146,7 +146,7 @@ class _Loop:
 
     def product(self, seen: Array, start: int = 0, stop: int | None = None) -> Array:
         """Goes through columns of the recurrent kernel."""
-        out = seen @ self.weights.recurrent[:, start:stop]
+        out = _matmul(seen, self.weights.recurrent[:, start:stop])
         bias = self.weights.recurrent_bias
         return out if bias is None else out + bias[start:stop]
 
@@ -171,44 +171,45 @@ class _Loop:
     def projected(self, x: Array) -> Array:
         """Returns `(steps, R, F)` inputs times their kernel, with the bias."""
         kernel, bias = self.weights.kernel, self.weights.bias
-        # As a matrix: XLA's CPU is three times slower at a product that contracts two axes.
-        projected = (x.reshape(-1, self.features) @ kernel).reshape(*x.shape[:-1], -1)
+        projected = _matmul(x, kernel)
         if bias is None:
             return projected
         return (projected.astype(self.wide) + bias.astype(self.wide)).astype(projected.dtype)
 
     def step(
         self, projected: Array, valid: Array | None, states: States, drop: Array | None
-    ) -> tuple[States, Any]:
-        """Runs one step: the new states, and what is kept of it."""
-        seen = self.seen(states[0], drop)
-        new, kept = self.cell.forward(projected, self.product, seen, states)
-        return _select(valid, new, states), kept
+    ) -> States:
+        """Runs one step."""
+        new = self.cell.forward(projected, self.product, self.seen(states[0], drop), states)
+        return _select(valid, new, states)
 
-    def kept_like(self) -> Any:
-        """Returns the shapes of what a step keeps."""
-        rows = self.shape.rows
-        gates = jax.ShapeDtypeStruct((rows, self.weights.kernel.shape[1]), self.inputs.dtype)
-        states = tuple(jax.ShapeDtypeStruct((rows, s.shape[1]), s.dtype) for s in self.states)
-        return jax.eval_shape(lambda p, s: self.step(p, None, s, None)[1], gates, states)
+    def drop_of(self, block: Any) -> Array | None:
+        """Returns a block's rows of the dropout, or None."""
+        return None if self.drop is None else self.block_of(self.drop, block)
 
-    def run_chunk(self, block: Any, chunk: Any, states: States, write: Callable, out: Any) -> tuple:
-        """Runs a chunk of steps: the states after it, and `out` as `write(out, i, ...)` fills it."""
+    def run_chunk(
+        self, block: Any, chunk: Any, states: States, rooms: Rooms, begin: Any
+    ) -> tuple[States, Rooms]:
+        """Runs a chunk of steps; states after it stand in `rooms` from `begin` on.
+
+        `rooms` are as many as states are wanted, `(steps, R, U)` each, the output first.
+        """
         at = block * self.chunks + chunk
         valid = self.chunk_valid(at)
         projected = self.projected(self.chunk_inputs(at))
-        drop = None if self.drop is None else self.block_of(self.drop, block)
+        drop = self.drop_of(block)
 
         def step(i: Any, carry: tuple) -> tuple:
-            states, out = carry
+            states, rooms = carry
             now = None if valid is None else _take(valid, i)
-            states, kept = self.step(_take(projected, i), now, states, drop)
-            return states, write(out, i, states, kept)
+            states = self.step(_take(projected, i), now, states, drop)
+            wanted = zip(rooms, states, strict=False)
+            return states, tuple(_put(room, state, begin + i) for room, state in wanted)
 
-        return lax.fori_loop(0, self.count(block, chunk), step, (states, out))
+        return lax.fori_loop(0, self.count(block, chunk), step, (states, rooms))
 
     def outputs(self, series: Array) -> Array:
-        """Returns `(B, T, U)` from the outputs in order."""
+        """Returns `(B, T, U)` from states `(blocks * (T' + 1), R, U)`, first ones included."""
         found = series.reshape(-1, series.shape[-1])[self.order.taken]
         begun = self.order.begun
         return found if begun is None else jnp.where(begun[..., None], found, 0)
@@ -216,57 +217,47 @@ class _Loop:
 
 def _forward(
     cell: Cell, options: Options, keep: bool, *args: Any
-) -> tuple[tuple[Array | None, States], _Saved | None]:
+) -> tuple[tuple[Array | None, States], Any]:
+    """Returns the outputs and last states, and with `keep` what `_backward` needs beside them.
+
+    That is each state before each step, `(blocks * (T' + 1), R, U)`; of long sequences before each
+    chunk, `(blocks * chunks, R, U)`, and the steps between are run again.
+    """
     loop = _Loop(cell, options, *args)
-    blocks, rows, chunk, _ = loop.shape
-    total = blocks * loop.chunks
+    blocks, rows, chunk, steps = loop.shape
     like = tuple(jax.ShapeDtypeStruct((rows, s.shape[1]), s.dtype) for s in loop.states)
-    outs: Any = ()
-    if keep:
-        series = tuple(_room(s, total * (chunk + 1)) for s in like)
-        outs = (series, jax.tree.map(lambda k: _room(k, total * chunk), loop.kept_like()))
-    elif options.sequences:
-        outs = _room(like[0], total * chunk)
+    all_steps = keep and not loop.long
+    wanted = len(like) if all_steps else int(options.sequences)
+    rooms = tuple(_room(s, blocks * (steps + 1)) for s in like[:wanted])
+    starts = tuple(_room(s, blocks * loop.chunks) for s in like) if keep and loop.long else ()
 
     def one_chunk(block: Any, c: Any, carry: tuple) -> tuple:
-        states, outs = carry
+        states, rooms, starts = carry
         at = block * loop.chunks + c
-
-        def write(outs: Any, i: Any, states: States, kept: Any) -> Any:
-            if not keep:
-                return _put(outs, states[0], at * chunk + i) if options.sequences else outs
-            series, room = outs
-            after = at * (chunk + 1) + i + 1
-            series = tuple(_put(b, s, after) for b, s in zip(series, states, strict=True))
-            return series, jax.tree.map(lambda b, k: _put(b, k, at * chunk + i), room, kept)
-
-        if keep:
-            series = tuple(_put(b, s, at * (chunk + 1)) for b, s in zip(outs[0], states, strict=True))
-            outs = (series, outs[1])
-        return loop.run_chunk(block, c, states, write, outs)
+        starts = tuple(_put(room, s, at) for room, s in zip(starts, states, strict=False))
+        begin = block * (steps + 1) + c * chunk + 1
+        return *loop.run_chunk(block, c, states, rooms, begin), starts
 
     def one_block(block: Any, carry: tuple) -> tuple:
-        all_states, outs = carry
+        all_states, rooms, starts = carry
         states = tuple(loop.block_of(s, block) for s in all_states)
+        first = zip(rooms, states, strict=False)
+        rooms = tuple(_put(room, s, block * (steps + 1)) for room, s in first)
         body = functools.partial(one_chunk, block)
-        states, outs = lax.fori_loop(0, loop.used(block), body, (states, outs))
-        return loop.put_block(all_states, states, block), outs
+        carry = (states, rooms, starts)
+        states, rooms, starts = lax.fori_loop(0, loop.used(block), body, carry)
+        return loop.put_block(all_states, states, block), rooms, starts
 
-    states, outs = lax.fori_loop(0, blocks, one_block, (loop.states, outs))
+    states, rooms, starts = lax.fori_loop(0, blocks, one_block, (loop.states, rooms, starts))
     last = tuple(loop.order.restored(s) for s in states)
-    outputs = None
-    if options.sequences:
-        series = outs
-        if keep:
-            series = outs[0][0].reshape(total, chunk + 1, rows, -1)[:, 1:]
-        outputs = loop.outputs(series)
-    return (outputs, last), (_Saved(*outs) if keep else None)
+    outputs = loop.outputs(rooms[0]) if options.sequences else None
+    return (outputs, last), (starts if loop.long else rooms) if keep else None
 
 
-def _backward(cell: Cell, options: Options, args: tuple, saved: _Saved, cotangents: tuple) -> tuple:
+def _backward(cell: Cell, options: Options, args: tuple, saved: States, cotangents: tuple) -> tuple:
     loop = _Loop(cell, options, *args)
     order, weights, wide = loop.order, loop.weights, loop.wide
-    blocks, rows, chunk, _ = loop.shape
+    blocks, rows, chunk, steps = loop.shape
     doutputs, dlast = cotangents
     dlast = list(dlast)
     if doutputs is not None:
@@ -286,6 +277,15 @@ def _backward(cell: Cell, options: Options, args: tuple, saved: _Saved, cotangen
             return given
         return jnp.where(loop.chunk_of(order.within, at)[..., None], given, 0)
 
+    def before(block: Any, c: Any) -> States:
+        """Returns the states before each step of a chunk, `(C, R, U)` each."""
+        if not loop.long:
+            begin = block * (steps + 1) + c * chunk
+            return tuple(lax.dynamic_slice_in_dim(s, begin, chunk) for s in saved)
+        states = tuple(_take(s, block * loop.chunks + c) for s in saved)
+        rooms = tuple(_put(_room(s, chunk + 1), s, 0) for s in states)
+        return tuple(room[:-1] for room in loop.run_chunk(block, c, states, rooms, 1)[1])
+
     def total(left: Array, right: Array) -> Array:
         left, right = (a.reshape(-1, a.shape[-1]) for a in (left, right))
         return jnp.einsum("nu,ng->ug", left, right, preferred_element_type=wide)
@@ -297,35 +297,27 @@ def _backward(cell: Cell, options: Options, args: tuple, saved: _Saved, cotangen
         dstates, dprojected, dx, sums = carry
         c = loop.used(block) - 1 - k
         at, count = block * loop.chunks + c, loop.count(block, c)
-        drop = None if loop.drop is None else loop.block_of(loop.drop, block)
-        valid, given = loop.chunk_valid(at), chunk_doutputs(at)
-        kept = jax.tree.map(lambda a: loop.chunk_of(a, at), saved.kept)
-        size = chunk + 1
-        series = tuple(lax.dynamic_slice_in_dim(s, at * size, size) for s in saved.series)
+        drop, valid, given = loop.drop_of(block), loop.chunk_valid(at), chunk_doutputs(at)
+        inputs, states = loop.chunk_inputs(at), before(block, c)
+        seen = loop.seen(states[0], drop)
+        coefficients, rest = cell.slopes(loop.projected(inputs), loop.product, seen, states)
+        if valid is not None:
+            coefficients = cell.idle(coefficients, valid[..., None])
 
         def step(k: Any, carry: tuple) -> tuple:
             dstates, dprojected = carry
             i = count - 1 - k
             if given is not None:
                 dstates = (dstates[0] + _take(given, i), *dstates[1:])
-            now = None if valid is None else _take(valid, i)
-            old, new = (tuple(_take(s, j) for s in series) for j in (i, i + 1))
-            zeros = tuple(jnp.zeros_like(d) for d in dstates)
-            dgates, dseen, dold = cell.backward(
-                jax.tree.map(lambda a: _take(a, i), kept),
-                loop.seen(old[0], drop),
-                old,
-                new,
-                _select(now, dstates, zeros),
-                loop.product_back,
-            )
-            dold = (dold[0] + loop.seen(dseen, drop), *dold[1:])
-            return _select(now, dold, dstates), _put(dprojected, dgates, i)
+            now = jax.tree.map(lambda a: _take(a, i), coefficients)
+            dgates, dseen, dold = cell.backward(now, dstates, loop.product_back)
+            dstates = (dold[0] + loop.seen(dseen, drop), *dold[1:])
+            return dstates, _put(dprojected, dgates, i)
 
         dstates, dprojected = lax.fori_loop(0, count, step, (dstates, dprojected))
-        pairs = cell.recurrent(kept, loop.seen(series[0][:-1], drop), dprojected)
+        pairs = cell.recurrent(rest, seen, dprojected)
         added = Weights(
-            total(loop.chunk_inputs(at), dprojected),
+            total(inputs, dprojected),
             None if sums.bias is None else total_rows(dprojected),
             jnp.concatenate([total(*pair) for pair in pairs], -1),
             None
@@ -348,7 +340,7 @@ def _backward(cell: Cell, options: Options, args: tuple, saved: _Saved, cotangen
         return loop.put_block(all_dstates, dstates, block), dx, sums
 
     sums = jax.tree.map(lambda w: jnp.zeros(w.shape, wide), weights)
-    dx = jnp.zeros((blocks * loop.shape.steps, rows, loop.features), loop.inputs.dtype)
+    dx = jnp.zeros((blocks * steps, rows, loop.features), loop.inputs.dtype)
     dstates, dx, sums = lax.fori_loop(0, blocks, back_block, (dlast, dx, sums))
     dx = dx.reshape(-1, loop.features)[order.read]
     mask = args[1]
@@ -374,20 +366,20 @@ def _plain(cell: Cell, options: Options, *args: Any) -> tuple[Array | None, Stat
     projected = loop.projected(loop.taken(by_time(order.source), valid))
 
     def step(states: States, now: tuple) -> tuple[States, Array]:
-        states, _ = loop.step(*now, states, loop.drop)
+        states = loop.step(*now, states, loop.drop)
         return states, states[0]
 
     last, series = lax.scan(step, loop.states, (projected, valid))
     last = tuple(order.restored(s) for s in last)
     if not options.sequences:
         return None, last
-    series = series.reshape(steps, blocks, rows, -1)
-    return loop.outputs(jnp.moveaxis(series, 1, 0)), last
+    series = jnp.moveaxis(series.reshape(steps, blocks, rows, -1), 1, 0)
+    return loop.outputs(jnp.pad(series, ((0, 0), (1, 0), (0, 0), (0, 0)))), last
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _pull_back(
-    cell: Cell, options: Options, args: tuple, saved: _Saved, cotangents: tuple
+    cell: Cell, options: Options, args: tuple, saved: States, cotangents: tuple
 ) -> tuple:
     """Returns the gradients by all arguments; itself differentiable, by the plain scan."""
     return _backward(cell, options, args, saved, cotangents)

@@ -109,15 +109,18 @@ class _Cell(Family):
             return self.dropout_masks(inputs.shape[0], inputs.dtype, training)
         return masks
 
+    def _own_activations(self) -> dict[str, Any]:
+        names = ("activation", "recurrent_activation")
+        return {n: getattr(self, n) for n in names if hasattr(self, n)}
+
     def activations(self) -> dict[str, Callable[[Array], Array] | None]:
         """Returns the activations as the kernels know them, by name."""
-        names = ("activation", "recurrent_activation")
-        found = {n: getattr(self, n) for n in names if hasattr(self, n)}
-        return {n: _PLAIN.get(f, f) for n, f in found.items()}
+        return {n: _PLAIN.get(f, f) for n, f in self._own_activations().items()}
 
     def runs_fused(self) -> bool:
-        """Whether a kernel may run the cell: activations with weights need JAX's own gradient."""
-        return not any(isinstance(f, Layer) for f in self.activations().values())
+        """Whether a kernel may run the cell, or JAX must find the gradient of an activation."""
+        own = self._own_activations().values()
+        return all(activations.acts_by_entry(f) for f in own)
 
     def run(
         self, x: Array, mask: Array | None, states: list[Array], **options: Unpack[Options]
@@ -158,7 +161,7 @@ class _Cell(Family):
             out = seen @ recurrent_kernel[:, start:stop]
             return out if recurrent_bias is None else out + recurrent_bias[start:stop]
 
-        new, _ = self.maths().forward(projected, product, seen, tuple(states))
+        new = self.maths().forward(projected, product, seen, tuple(states))
         return new[0], list(new)
 
 
