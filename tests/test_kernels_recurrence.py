@@ -12,129 +12,23 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
-from jax import lax
 
-from alphorn.kernels import recurrence
-from alphorn.kernels.blocks import block_shape
-from alphorn.kernels.gates import gru, lstm, simple_rnn
 from alphorn.kernels.stepping import reverse_by_extent, scan_cell
-
-B, T, F, U = 4, 7, 3, 5
-GATES = {"simple": 1, "lstm": 4, "gru": 3, "gru_before": 3}
-KINDS = list(GATES)
-BY_HAND = ["simple", "lstm", "gru"]  # whose gradients are written by hand
-MASK = np.array(
-    [
-        [1, 1, 1, 1, 0, 0, 0],  # padded behind
-        [0, 0, 0, 1, 1, 1, 1],  # padded in front
-        [0, 1, 0, 1, 1, 1, 0],  # a hole within
-        [0, 0, 0, 0, 0, 0, 0],  # empty
-    ],
-    bool,
+from recurrences import (
+    KINDS,
+    MASK,
+    B,
+    F,
+    T,
+    U,
+    close,
+    compiled,
+    plain_step,
+    problem,
+    reference,
+    run,
+    scalar,
 )
-
-
-def problem(kind, dtype=np.float32, seed=0, batch=B, steps=T):
-    """Arguments as a dict: x, states, kernel, recurrent_kernel, bias."""
-    rng = np.random.default_rng(seed)
-    width = GATES[kind] * U
-
-    def draw(*shape):
-        return jnp.asarray(rng.normal(size=shape) * 0.5, dtype)
-
-    return {
-        "x": draw(batch, steps, F) * 2,
-        "states": [draw(batch, U) for _ in range(2 if kind == "lstm" else 1)],
-        "kernel": draw(F, width),
-        "recurrent_kernel": draw(U, width),
-        "bias": draw(2, width) if kind == "gru" else draw(width),
-    }
-
-
-def run(kind, p, mask=None, **options):
-    """The kernel under test: `(outputs, states)`."""
-    args = (p["x"], None if mask is None else jnp.asarray(mask), *p["states"])
-    args = (*args, p["kernel"], p["recurrent_kernel"], p["bias"])
-    if kind == "simple":
-        return simple_rnn(*args, **options)
-    if kind == "lstm":
-        return lstm(*args, **options)
-    return gru(*args, reset_after=kind == "gru", **options)
-
-
-@functools.cache
-def compiled(f, kind, masked=True, **options):
-    """`f` jitted, as a function of problem and mask: `(result, gradients of scalar)`."""
-
-    def both(p, mask):
-        def loss(p):
-            result = f(kind, p, mask if masked else None, **options)
-            return scalar(result), result
-
-        grads, result = jax.grad(loss, has_aux=True)(p)
-        return result, grads
-
-    return jax.jit(both)
-
-
-def plain_step(kind, p, x, states, act=jnp.tanh, gate=jax.nn.sigmoid, drop=1):
-    """One step, written out from the papers; `drop` multiplies the state that enters products."""
-    W, U_, b, h = p["kernel"], p["recurrent_kernel"], p["bias"], states[0] * drop
-    if kind == "simple":
-        return (act(x @ W + h @ U_ + b),)
-    if kind == "lstm":
-        i, f, c, o = jnp.split(x @ W + h @ U_ + b, 4, -1)
-        carry = gate(f) * states[1] + gate(i) * act(c)
-        return gate(o) * act(carry), carry
-    if kind == "gru":
-        xz, xr, xh = jnp.split(x @ W + b[0], 3, -1)
-        hz, hr, hh = jnp.split(h @ U_ + b[1], 3, -1)
-        z = gate(xz + hz)
-        return (z * states[0] + (1 - z) * act(xh + gate(xr + hr) * hh),)
-    xz, xr, xh = jnp.split(x @ W + b, 3, -1)
-    uz, ur, uh = jnp.split(U_, 3, -1)
-    z, r = gate(xz + h @ uz), gate(xr + h @ ur)
-    return (z * states[0] + (1 - z) * act(xh + (r * h) @ uh),)
-
-
-def reference(kind, p, mask=None, **options):
-    """The kernel as a plain scan that JAX differentiates."""
-    mask = jnp.ones(p["x"].shape[:2], bool) if mask is None else jnp.asarray(mask)
-
-    def step(carry, now):
-        states, previous = carry
-        x, valid = now
-        new = plain_step(kind, p, x, states, **options)
-
-        def pick(n, o):
-            return jnp.where(valid[:, None], n, o)
-
-        states = tuple(map(pick, new, states))
-        output = pick(new[0], previous)
-        return (states, output), output
-
-    x = jnp.where(mask[..., None], p["x"], 0)
-    start = (tuple(p["states"]), jnp.zeros_like(p["states"][0]))
-    (states, _), outputs = lax.scan(step, start, (jnp.swapaxes(x, 0, 1), mask.T))
-    return jnp.swapaxes(outputs, 0, 1), states
-
-
-def scalar(result):
-    """A number on which every output and state acts differently."""
-    outputs, states = result
-    weights = jnp.cos(jnp.arange(outputs.size, dtype=outputs.dtype)).reshape(outputs.shape)
-    return jnp.sum(weights * outputs**2) + sum(jnp.sum(s**3) for s in states)
-
-
-def close(actual, desired, tolerance=1e-5):
-    """Relative to the largest value, leaf by leaf."""
-    leaves, wanted = jax.tree.leaves(actual), jax.tree.leaves(desired)
-    assert len(leaves) == len(wanted)
-    for a, b in zip(leaves, wanted, strict=True):
-        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
-        assert a.shape == b.shape
-        assert np.isfinite(a).all()
-        assert np.abs(a - b).max(initial=0) <= tolerance * max(1.0, np.abs(b).max(initial=0))
 
 
 def keras_layer(kind, **options):
@@ -229,7 +123,7 @@ def test_other_activations(kind, name):
     close(got, compiled(reference, kind, **plain)(p, MASK))
 
 
-@pytest.mark.parametrize("kind", BY_HAND)
+@pytest.mark.parametrize("kind", KINDS)
 def test_second_order(kind):
     def penalty(f, p):
         g = jax.grad(lambda p: scalar(f(kind, p, MASK)))(p)
@@ -332,7 +226,7 @@ def test_no_steps_at_all(kind):
     close(run(kind, p, sequences=False)[0], jnp.zeros((B, U)))
 
 
-@pytest.mark.parametrize("kind", BY_HAND)
+@pytest.mark.parametrize("kind", KINDS)
 def test_vmap(kind):
     ps = [problem(kind, seed=s) for s in range(3)]
     masks = np.stack([MASK, np.roll(MASK, 1, 0), ~MASK])
@@ -403,63 +297,6 @@ def test_the_loop_ends_at_the_longest_row():
     text = jax.jit(jax.grad(lambda p, m: scalar(run("lstm", p, m)))).lower(p, mask).as_text()
     # Over blocks, their chunks and their steps, forth and back; nothing is run once more.
     assert text.count("stablehlo.while") == 6
-
-
-def many_rows(kind):
-    """A problem of several blocks and chunks, and a mask with rows of every sort."""
-    rng = np.random.default_rng(3)
-    batch, steps = 19, 70
-    step, length = np.arange(steps), rng.integers(0, steps + 1, (batch, 1))
-    mask = step < length
-    mask[::3] = mask[::3, ::-1]  # padded in front
-    mask[1::4] &= rng.random((5, steps)) < 0.8  # with missing steps
-    mask[5], mask[6] = False, True
-    return problem(kind, batch=batch, steps=steps), mask
-
-
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-def test_blocks_and_chunks_are_one_plain_scan(kind, masked):
-    p, mask = many_rows(kind)
-    assert block_shape(*mask.shape, 100, masked).blocks == (3 if masked else 1)
-    close(compiled(run, kind, masked)(p, mask), compiled(reference, kind, masked)(p, mask), 2e-5)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_states_that_enter_products_with_entries_dropped(kind):
-    p, mask = many_rows(kind)
-    drop = jnp.asarray(np.random.default_rng(5).integers(0, 2, (len(mask), U)) * 2.0, jnp.float32)
-
-    def both(f):
-        def loss(p):
-            out = f(kind, p, mask, drop=drop)
-            return scalar(out), out
-
-        return jax.jit(jax.grad(loss, has_aux=True))(p)
-
-    close(both(run), both(reference), 2e-5)
-
-
-@pytest.mark.parametrize("sequences", [False, True])
-def test_long_sequences_keep_the_states_between_chunks_alone(sequences, monkeypatch):
-    p, mask = many_rows("lstm")
-
-    def traced():
-        def loss(p, mask):
-            weights = (p["kernel"], p["recurrent_kernel"], p["bias"])
-            args = (p["x"], mask, *p["states"], *weights)
-            return scalar(lstm.__wrapped__(*args, sequences=sequences))
-
-        return jax.make_jaxpr(jax.grad(loss))(p, mask), jax.jit(jax.grad(loss))(p, mask)
-
-    (kept, wanted) = traced()
-    monkeypatch.setattr(recurrence, "_SAVED_BYTES", 0)
-    again, got = traced()
-    close(got, wanted, 2e-5)
-    blocks, rows, chunk, steps = block_shape(*mask.shape, 4 * U * 4 * U, True)
-    carry = f"f32[{blocks * (steps + 1)},{rows},{U}]"
-    assert str(kept).count(carry) > str(again).count(carry)
-    assert f"f32[{blocks * (steps // chunk)},{rows},{U}]" in str(again)
 
 
 def test_reversal_by_extent():

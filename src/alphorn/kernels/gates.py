@@ -10,14 +10,14 @@ output `(B, U)`, and the last states, each `(B, U)`. Options of all three:
 """
 
 import functools
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from alphorn.core.masked import fill_masked
-from alphorn.kernels import recurrence
+from alphorn.kernels import loops, recurrence
 from alphorn.kernels.cells import (
     Activation,
     Cell,
@@ -27,7 +27,7 @@ from alphorn.kernels.cells import (
     lstm_cell,
     simple_cell,
 )
-from alphorn.kernels.recurrence import Weights
+from alphorn.kernels.loops import Weights
 
 # Compiled by themselves: an eager call would else compile its loop anew each time.
 _compiled_once = functools.partial(
@@ -65,8 +65,9 @@ def _run(
         batch, units = states[0].shape
         shape = (batch, 0, units) if sequences else (batch, units)
         return jnp.zeros(shape, states[0].dtype), states
-    chosen = recurrence.Options(go_backwards, zero_output_for_mask, sequences)
-    outputs, last = recurrence.recur(cell, chosen, x, mask, states, weights, drop)
+    chosen = loops.Options(go_backwards, zero_output_for_mask, sequences)
+    found: Any = recurrence.recur(cell, chosen, x, mask, states, weights, drop)
+    outputs, last = found
     if outputs is None:
         # A row without steps has no output: its state is its first.
         outputs = last[0] if mask is None else fill_masked(last[0], jnp.any(mask, 1))

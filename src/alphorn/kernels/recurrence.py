@@ -1,218 +1,30 @@
 """Recurrences over padded batches at the price of their valid steps, with hand-written gradients.
 
 Letters: `B` batch, `T` time, `F` features, `U` units, `G` gates times units; `R` rows of a block,
-`C` steps of a chunk (see `blocks`).
+`C` steps of a chunk, `T'` steps of whole chunks (see `blocks`).
 
-A chunk of steps is projected by one large product before the loop over its steps, and gives its
-part of the weights' gradients by one large product after the loop back.
+A chunk of steps is projected by one large product before the loop over its steps. On the way back
+its gates are computed again by two large products, which costs what keeping them would and a sixth
+of the memory, and after the loop it gives its part of the weights' gradients by two more.
 """
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from alphorn.kernels.blocks import block_shape, order_of
-from alphorn.kernels.cells import Cell, States, widened
-
+from alphorn.kernels.cells import Cell, States
+from alphorn.kernels.loops import Loop, Options, Weights, put, room_for, take
 
 # States of all steps are kept for the way back up to this size, beyond it those between chunks.
 _SAVED_BYTES = 1 << 28
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the caller chooses of a recurrence, all static.
-
-    Args:
-        go_backwards: Whether each row runs from the end of its extent to its start.
-        zero_output_for_mask: Whether masked steps put out zeros, not the output before.
-        sequences: Whether all outputs are returned, or only the last states.
-    """
-
-    go_backwards: bool = False
-    zero_output_for_mask: bool = False
-    sequences: bool = True
-
-
-class Weights(NamedTuple):
-    """What a recurrence multiplies by and adds.
-
-    Args:
-        kernel: `(F, G)`, of the inputs.
-        bias: `(G,)` or None, added to their product.
-        recurrent: `(U, G)`, of the state.
-        recurrent_bias: `(G,)` or None, added to its product.
-    """
-
-    kernel: Array
-    bias: Array | None
-    recurrent: Array
-    recurrent_bias: Array | None = None
-
-
-def _select(valid: Array | None, new: States, old: States) -> States:
-    if valid is None:
-        return new
-    return tuple(jnp.where(valid[:, None], n, o) for n, o in zip(new, old, strict=True))
-
-
-# States over steps, for each of the states that are wanted.
-Rooms = tuple[Array, ...]
-
-_take = functools.partial(lax.dynamic_index_in_dim, keepdims=False)
-
-
-def _put(buffer: Array, value: Array, at: Any) -> Array:
-    return lax.dynamic_update_index_in_dim(buffer, value, at, 0)
-
-
-def _room(like: Any, *sizes: int) -> Array:
-    return jnp.zeros((*sizes, *like.shape), like.dtype)
-
-
-def _matmul(x: Array, kernel: Array) -> Array:
-    """Returns `(..., N)` from `(..., M)`, by one product of matrices."""
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
-
-
-class _Loop:
-    """One recurrence at hand: its arguments in blocks, and what the ways forth and back share."""
-
-    def __init__(
-        self,
-        cell: Cell,
-        options: Options,
-        x: Array,
-        mask: Array | None,
-        states: States,
-        weights: Weights,
-        drop: Array | None,
-    ) -> None:
-        self.cell, self.weights = cell, weights
-        batch, self.steps, self.features = x.shape
-        kernel_bytes = weights.recurrent.size * weights.recurrent.dtype.itemsize
-        self.shape = block_shape(batch, self.steps, kernel_bytes, mask is not None)
-        backwards, zeros = options.go_backwards, options.zero_output_for_mask
-        self.order = order_of(self.shape, mask, batch, self.steps, backwards, zeros)
-        self.inputs = x.reshape(-1, self.features)
-        self.states = tuple(self.order.sorted(s) for s in states)
-        self.drop = None if drop is None else self.order.sorted(drop)
-        self.chunks = self.shape.steps // self.shape.chunk
-        self.wide = widened(weights.kernel.dtype)
-        kept = sum(s.size * s.dtype.itemsize for s in states) * self.steps
-        self.long = kept > _SAVED_BYTES
-        # Turned once: turned inside the loop, a product on XLA's CPU takes twice as long.
-        turned = (weights.kernel.T, weights.recurrent.T)
-        self.kernel_back, self.recurrent_back = lax.optimization_barrier(turned)
-
-    def block_of(self, value: Array, block: Any) -> Array:
-        """Returns a block's rows of `(blocks * R, ...)`."""
-        return lax.dynamic_slice_in_dim(value, block * self.shape.rows, self.shape.rows)
-
-    def put_block(self, values: States, new: States, block: Any) -> States:
-        """Writes a block's rows."""
-        at = block * self.shape.rows
-        put = functools.partial(lax.dynamic_update_slice_in_dim, start_index=at, axis=0)
-        return tuple(put(v, n) for v, n in zip(values, new, strict=True))
-
-    def chunk_of(self, value: Array, at: Any) -> Array:
-        """Returns a chunk `(C, R)` of `(blocks * T', R)`."""
-        return lax.dynamic_slice_in_dim(value, at * self.shape.chunk, self.shape.chunk)
-
-    def last(self, block: Any) -> Any:
-        """Returns the number of steps of a block."""
-        last = self.order.last
-        return last if isinstance(last, int) else last[block]
-
-    def count(self, block: Any, chunk: Any) -> Any:
-        """Returns the number of steps of a block's chunk."""
-        last = self.last(block)
-        if isinstance(last, int) and last == self.shape.steps:
-            return self.shape.chunk
-        return jnp.minimum(self.shape.chunk, last - chunk * self.shape.chunk)
-
-    def used(self, block: Any) -> Any:
-        """Returns the number of a block's chunks."""
-        return -(-self.last(block) // self.shape.chunk)
-
-    def seen(self, state: Array, drop: Array | None) -> Array:
-        """Returns what of the state enters the product."""
-        return state if drop is None else state * drop
-
-    def product(self, seen: Array, start: int = 0, stop: int | None = None) -> Array:
-        """Goes through columns of the recurrent kernel."""
-        out = _matmul(seen, self.weights.recurrent[:, start:stop])
-        bias = self.weights.recurrent_bias
-        return out if bias is None else out + bias[start:stop]
-
-    def product_back(self, d: Array, start: int = 0, stop: int | None = None) -> Array:
-        """Goes back through columns of the recurrent kernel."""
-        return d @ self.recurrent_back[start:stop]
-
-    def taken(self, source: Array, valid: Array | None) -> Array:
-        """Returns the inputs at places `(steps, R)`, zeros where they are masked."""
-        taken = self.inputs[source]
-        # NaN in masked steps would reach the kernel's gradient: 0 times NaN.
-        return taken if valid is None else jnp.where(valid[..., None], taken, 0)
-
-    def chunk_valid(self, at: Any) -> Array | None:
-        """Returns which steps of a chunk are valid, `(C, R)`, or None."""
-        return None if self.order.valid is None else self.chunk_of(self.order.valid, at)
-
-    def chunk_inputs(self, at: Any) -> Array:
-        """Returns a chunk of inputs, `(C, R, F)`."""
-        return self.taken(self.chunk_of(self.order.source, at), self.chunk_valid(at))
-
-    def projected(self, x: Array) -> Array:
-        """Returns `(steps, R, F)` inputs times their kernel, with the bias."""
-        kernel, bias = self.weights.kernel, self.weights.bias
-        projected = _matmul(x, kernel)
-        if bias is None:
-            return projected
-        return (projected.astype(self.wide) + bias.astype(self.wide)).astype(projected.dtype)
-
-    def step(
-        self, projected: Array, valid: Array | None, states: States, drop: Array | None
-    ) -> States:
-        """Runs one step."""
-        new = self.cell.forward(projected, self.product, self.seen(states[0], drop), states)
-        return _select(valid, new, states)
-
-    def drop_of(self, block: Any) -> Array | None:
-        """Returns a block's rows of the dropout, or None."""
-        return None if self.drop is None else self.block_of(self.drop, block)
-
-    def run_chunk(
-        self, block: Any, chunk: Any, states: States, rooms: Rooms, begin: Any
-    ) -> tuple[States, Rooms]:
-        """Runs a chunk of steps; states after it stand in `rooms` from `begin` on.
-
-        `rooms` are as many as states are wanted, `(steps, R, U)` each, the output first.
-        """
-        at = block * self.chunks + chunk
-        valid = self.chunk_valid(at)
-        projected = self.projected(self.chunk_inputs(at))
-        drop = self.drop_of(block)
-
-        def step(i: Any, carry: tuple) -> tuple:
-            states, rooms = carry
-            now = None if valid is None else _take(valid, i)
-            states = self.step(_take(projected, i), now, states, drop)
-            wanted = zip(rooms, states, strict=False)
-            return states, tuple(_put(room, state, begin + i) for room, state in wanted)
-
-        return lax.fori_loop(0, self.count(block, chunk), step, (states, rooms))
-
-    def outputs(self, series: Array) -> Array:
-        """Returns `(B, T, U)` from states `(blocks * (T' + 1), R, U)`, first ones included."""
-        found = series.reshape(-1, series.shape[-1])[self.order.taken]
-        begun = self.order.begun
-        return found if begun is None else jnp.where(begun[..., None], found, 0)
+def _is_long(loop: Loop) -> bool:
+    states = sum(s.size * s.dtype.itemsize for s in loop.states)
+    return states * loop.steps > _SAVED_BYTES
 
 
 def _forward(
@@ -223,18 +35,19 @@ def _forward(
     That is each state before each step, `(blocks * (T' + 1), R, U)`; of long sequences before each
     chunk, `(blocks * chunks, R, U)`, and the steps between are run again.
     """
-    loop = _Loop(cell, options, *args)
+    loop = Loop(cell, options, *args)
     blocks, rows, chunk, steps = loop.shape
+    long = _is_long(loop)
     like = tuple(jax.ShapeDtypeStruct((rows, s.shape[1]), s.dtype) for s in loop.states)
-    all_steps = keep and not loop.long
+    all_steps = keep and not long
     wanted = len(like) if all_steps else int(options.sequences)
-    rooms = tuple(_room(s, blocks * (steps + 1)) for s in like[:wanted])
-    starts = tuple(_room(s, blocks * loop.chunks) for s in like) if keep and loop.long else ()
+    rooms = tuple(room_for(s, blocks * (steps + 1)) for s in like[:wanted])
+    starts = tuple(room_for(s, blocks * loop.chunks) for s in like) if keep and long else ()
 
     def one_chunk(block: Any, c: Any, carry: tuple) -> tuple:
         states, rooms, starts = carry
         at = block * loop.chunks + c
-        starts = tuple(_put(room, s, at) for room, s in zip(starts, states, strict=False))
+        starts = tuple(put(room, s, at) for room, s in zip(starts, states, strict=False))
         begin = block * (steps + 1) + c * chunk + 1
         return *loop.run_chunk(block, c, states, rooms, begin), starts
 
@@ -242,7 +55,7 @@ def _forward(
         all_states, rooms, starts = carry
         states = tuple(loop.block_of(s, block) for s in all_states)
         first = zip(rooms, states, strict=False)
-        rooms = tuple(_put(room, s, block * (steps + 1)) for room, s in first)
+        rooms = tuple(put(room, s, block * (steps + 1)) for room, s in first)
         body = functools.partial(one_chunk, block)
         carry = (states, rooms, starts)
         states, rooms, starts = lax.fori_loop(0, loop.used(block), body, carry)
@@ -251,17 +64,18 @@ def _forward(
     states, rooms, starts = lax.fori_loop(0, blocks, one_block, (loop.states, rooms, starts))
     last = tuple(loop.order.restored(s) for s in states)
     outputs = loop.outputs(rooms[0]) if options.sequences else None
-    return (outputs, last), (starts if loop.long else rooms) if keep else None
+    return (outputs, last), (starts if long else rooms) if keep else None
 
 
 def _backward(cell: Cell, options: Options, args: tuple, saved: States, cotangents: tuple) -> tuple:
-    loop = _Loop(cell, options, *args)
+    loop = Loop(cell, options, *args)
     order, weights, wide = loop.order, loop.weights, loop.wide
     blocks, rows, chunk, steps = loop.shape
+    long = _is_long(loop)
     doutputs, dlast = cotangents
     dlast = list(dlast)
     if doutputs is not None:
-        if order.begun is not None:
+        if order.begun is not None and order.behind is not None:
             doutputs = jnp.where(order.begun[..., None], doutputs, 0)
             # What is repeated behind a row's last step is its last state.
             repeated = jnp.where(order.behind[..., None], doutputs, 0)
@@ -279,11 +93,11 @@ def _backward(cell: Cell, options: Options, args: tuple, saved: States, cotangen
 
     def before(block: Any, c: Any) -> States:
         """Returns the states before each step of a chunk, `(C, R, U)` each."""
-        if not loop.long:
+        if not long:
             begin = block * (steps + 1) + c * chunk
             return tuple(lax.dynamic_slice_in_dim(s, begin, chunk) for s in saved)
-        states = tuple(_take(s, block * loop.chunks + c) for s in saved)
-        rooms = tuple(_put(_room(s, chunk + 1), s, 0) for s in states)
+        states = tuple(take(s, block * loop.chunks + c) for s in saved)
+        rooms = tuple(put(room_for(s, chunk + 1), s, 0) for s in states)
         return tuple(room[:-1] for room in loop.run_chunk(block, c, states, rooms, 1)[1])
 
     def total(left: Array, right: Array) -> Array:
@@ -308,11 +122,11 @@ def _backward(cell: Cell, options: Options, args: tuple, saved: States, cotangen
             dstates, dprojected = carry
             i = count - 1 - k
             if given is not None:
-                dstates = (dstates[0] + _take(given, i), *dstates[1:])
-            now = jax.tree.map(lambda a: _take(a, i), coefficients)
+                dstates = (dstates[0] + take(given, i), *dstates[1:])
+            now = jax.tree.map(lambda a: take(a, i), coefficients)
             dgates, dseen, dold = cell.backward(now, dstates, loop.product_back)
             dstates = (dold[0] + loop.seen(dseen, drop), *dold[1:])
-            return dstates, _put(dprojected, dgates, i)
+            return dstates, put(dprojected, dgates, i)
 
         dstates, dprojected = lax.fori_loop(0, count, step, (dstates, dprojected))
         pairs = cell.recurrent(rest, seen, dprojected)
@@ -351,22 +165,21 @@ def _backward(cell: Cell, options: Options, args: tuple, saved: States, cotangen
 
 def _plain(cell: Cell, options: Options, *args: Any) -> tuple[Array | None, States]:
     """Is `recur` as scans that JAX differentiates any number of times."""
-    loop = _Loop(cell, options, *args)
+    loop = Loop(cell, options, *args)
     order, (blocks, rows, _, steps) = loop.order, loop.shape
 
-    def by_time(value: Array | None) -> Array | None:
+    def by_time(value: Array) -> Array:
         """Returns `(blocks * T', R)` as `(T', blocks * R)`."""
-        if value is None:
-            return None
         return jnp.moveaxis(value.reshape(blocks, steps, rows), 1, 0).reshape(steps, -1)
 
-    valid = by_time(order.valid)
+    valid = None if order.valid is None else by_time(order.valid)
     if valid is None and steps > loop.steps:
         valid = lax.iota(jnp.int32, steps)[:, None] < loop.steps
     projected = loop.projected(loop.taken(by_time(order.source), valid))
 
     def step(states: States, now: tuple) -> tuple[States, Array]:
-        states = loop.step(*now, states, loop.drop)
+        projected, valid = now
+        states = loop.step(projected, valid, states, loop.drop)
         return states, states[0]
 
     last, series = lax.scan(step, loop.states, (projected, valid))
@@ -415,8 +228,8 @@ def _keeping(cell: Cell, options: Options, *args: Any) -> tuple:
 
 
 def _keeping_forward(cell: Cell, options: Options, *args: Any) -> tuple[Any, Any]:
-    out, saved = _keeping(cell, options, *args)
-    return (out, saved), (args, saved)
+    kept: Any = _keeping(cell, options, *args)
+    return kept, (args, kept[1])
 
 
 def _keeping_backward(cell: Cell, options: Options, residuals: tuple, cotangents: tuple) -> tuple:
@@ -455,8 +268,8 @@ def recur(
 
 
 def _recur_forward(cell: Cell, options: Options, *args: Any) -> tuple[Any, Any]:
-    out, saved = _keeping(cell, options, *args)
-    return out, (args, saved)
+    kept: Any = _keeping(cell, options, *args)
+    return kept[0], (args, kept[1])
 
 
 def _recur_backward(cell: Cell, options: Options, residuals: tuple, cotangents: tuple) -> tuple:
