@@ -22,11 +22,14 @@ __all__ = [
     "set_epsilon",
     "set_floatx",
     "set_image_data_format",
+    "set_trim_padding",
+    "trim_padding",
 ]
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _LAYOUTS = ("channels_last", "channels_first")
 _settings = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
+_trims_padding = [True]
 
 
 def floatx() -> str:
@@ -69,6 +72,22 @@ def image_data_format() -> str:
 def set_image_data_format(data_format: str) -> None:
     """Sets the default layout of images: channels_last or channels_first."""
     _settings["image_data_format"] = _one_of("data_format", data_format, _LAYOUTS)
+
+
+def trim_padding() -> bool:
+    """Returns whether `fit`, `evaluate` and `predict` leave padding out where that is exact.
+
+    >>> trim_padding()
+    True
+    """
+    return _trims_padding[0]
+
+
+def set_trim_padding(enabled: bool) -> None:
+    """Sets whether padding is left out: batches cut to their longest row, rows of like lengths
+    together in `evaluate` and `predict`. Only where the result is the same; `summary()` says where.
+    """
+    _trims_padding[0] = bool(enabled)
 
 
 def standardize_data_format(data_format: str | None) -> str:
