@@ -44,6 +44,7 @@ class Cutting:
         if not isinstance(data, Table):
             return
         repeats = step == "predict_step" and model._repeats()
+        self._limit()
         if self.trimming.cuts:
             leaves = model.graph.flatten(data.tables[0], f"Model '{model.name}'")
             self.full = self.output_sizes(data.whole(slice(0, 1)).x)
@@ -53,10 +54,24 @@ class Cutting:
         # A recurrent layer repeats behind a row's end what one padded step shows.
         data.lengths.margin = int(repeats and (data.ragged or any(self.trimming.outputs)))
 
+    def _limit(self) -> None:
+        """Has lists padded to the number of steps that an input names, or less where that will do."""
+        graph = getattr(self.model, "graph", None)
+        if graph is None or not self.data.ragged:
+            return
+        leaves = graph.flatten(self.data.tables[0], f"Model '{self.model.name}'")
+        cut = {c.place: c.axes for c in self.trimming.cuts}
+        for place, (leaf, symbol) in enumerate(zip(leaves, graph.input_symbols, strict=True)):
+            if isinstance(leaf, Ragged) and symbol.ndim > leaf.levels:
+                levels = tuple(range(1, leaf.levels + 1))
+                named_sizes = symbol.shape[1 : leaf.levels + 1]
+                self.data.lengths.limit(leaf, named_sizes, cut.get(place) == levels)
+
     @property
     def active(self) -> bool:
-        """Whether arrays are cut."""
-        return isinstance(self.data, Table) and bool(self.data.lengths.cut)
+        """Whether batches may be shorter than the model's inputs say."""
+        lengths = self.data.lengths if isinstance(self.data, Table) else None
+        return lengths is not None and (bool(lengths.cut) or lengths.limited)
 
     def output_sizes(self, x: Any) -> list[tuple[int | None, ...]]:
         """Returns the shapes of the outputs without the batch axis, for inputs of these shapes."""
@@ -218,14 +233,14 @@ def _own_figures(model: Any, in_batches: bool) -> str:
     metrics = model.compiled_metrics.metrics if model.compiled_metrics is not None else []
     for loss in losses:
         function = getattr(loss, "fn", None)
-        if loss is not None and not (is_ours(loss) and (function is None or is_ours(function))):
+        if loss is None:
+            continue
+        if not is_ours(loss) or not (function is None or is_ours(function)):
             return f"the loss {loss.name} is code of your own"
-        together = type(loss).__module__.endswith("batches") or (
-            getattr(function, "__module__", "") or ""
-        ).endswith("batches")
-        if in_batches and (together or getattr(loss, "reduction", "sum") == "sum"):
-            if loss is not None:
-                return f"the loss {loss.name} is one of whole batches"
+        homes = [type(loss).__module__, getattr(function, "__module__", None) or ""]
+        together = any(home.endswith("batches") for home in homes) or loss.reduction == "sum"
+        if in_batches and together:
+            return f"the loss {loss.name} is one of whole batches"
     for metric in metrics:
         function = getattr(metric, "_fn", None)
         if function is not None and not is_ours(function):

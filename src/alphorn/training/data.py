@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from alphorn.core.masked import Masked, is_masked
+from alphorn.core.masked import Masked
 from alphorn.errors import DataError
 from alphorn.training.lengths import Lengths, is_table_leaf
 from alphorn.training.ragged import Ragged, equal_lengths

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from alphorn.core.layer import Layer
+from alphorn.core.symbol import is_symbol
 from alphorn.layers.lambda_ import Lambda
 from alphorn.layers.normalization import BatchNormalization
 from alphorn.layers.recurrent import RNN
@@ -16,7 +17,12 @@ from alphorn.ops.table import TABLE, Operation
 # Of functions in a layer's fields, those that never see its data.
 _OF_WEIGHTS = ("initializer", "regularizer", "constraint")
 # Ops that treat each step for itself or go over time by the mask, whatever the number of steps.
-_STEPWISE = ("alphorn.ops.elementwise", "alphorn.ops.reduction", "alphorn.ops.nn", "alphorn.ops.steps")
+_STEPWISE = (
+    "alphorn.ops.elementwise",
+    "alphorn.ops.reduction",
+    "alphorn.ops.nn",
+    "alphorn.ops.steps",
+)
 _RATES = ("rate", "dropout", "recurrent_dropout", "stddev")
 
 
@@ -61,7 +67,12 @@ def own_code(operation: Any) -> str:
             continue
         for field, value in vars(member).items():
             unseen = field.endswith(_OF_WEIGHTS) and field != "activity_regularizer"
-            if callable(value) and not isinstance(value, Layer) and not unseen and not is_ours(value):
+            if (
+                callable(value)
+                and not isinstance(value, Layer)
+                and not unseen
+                and not is_ours(value)
+            ):
                 return f"{named(member)} has {field}= a function of your own"
     return ""
 
@@ -138,7 +149,8 @@ def _keeps_rows(node: Any) -> bool:
     op = TABLE[node.operation.op]
     ranks = {len(s.shape) for s in node.inputs}
     rank = max(ranks)
-    constants = [np.shape(x) for x in jax.tree.leaves((node.args, node.kwargs)) if hasattr(x, "dtype")]
+    leaves = jax.tree.leaves((node.args, node.kwargs))
+    constants = [np.shape(x) for x in leaves if hasattr(x, "dtype") and not is_symbol(x)]
     if len(ranks) != 1 or not goes_by_steps(op.name):
         return False
     if any(len(shape) > rank or (len(shape) == rank and shape[0] != 1) for shape in constants):

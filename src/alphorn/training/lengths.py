@@ -46,6 +46,7 @@ class Lengths:
         leaves = jax.tree.leaves(tables, is_leaf=is_table_leaf)
         self.ragged = [leaf for leaf in leaves if isinstance(leaf, Ragged)]
         self.cut: list[Any] = []
+        self.limited = False  # whether lists go where a number of steps is named
         self.margin = 0
         self._rows = rows
         self._columns = [_Column(c) for leaf in self.ragged for c in leaf.sizes.T]
@@ -91,9 +92,10 @@ class Lengths:
             self._valid[id(leaf)] = valid.reshape(len(valid), -1).sum(1)
             places = []
             for axis in cut.axes:
-                present = valid.any(tuple(a for a in range(1, valid.ndim) if a != axis))
+                others = tuple(a for a in range(1, valid.ndim) if a != axis)
+                present = np.asarray(valid.any(others))
                 column = _column(present, front and len(cut.axes) == 1)
-                place = tied.setdefault((axis, present.shape[1]), len(self._columns))
+                place = tied.setdefault((axis, leaf.shape[axis]), len(self._columns))
                 if place == len(self._columns):
                     self._columns.append(column)
                 else:
@@ -101,6 +103,23 @@ class Lengths:
                 places.append(place)
             self._places[id(leaf)] = places
             self.cut.append(leaf)
+        self._shapes.clear()
+
+    def limit(self, leaf: Ragged, sizes: Sequence[int | None], shorter: bool) -> None:
+        """Has rows of a list padded to what a model names.
+
+        Args:
+            leaf: The rows.
+            sizes: The model's, a number or None for each level.
+            shorter: Whether less than that will do.
+        """
+        for place, size in zip(self.columns_of(leaf), sizes, strict=True):
+            column = self._columns[place]
+            if size is None or column.need.max(initial=0) > size:
+                continue
+            self.limited = True
+            need = column.need if shorter else np.full_like(column.need, size)
+            self._columns[place] = _Column(need, size)
         self._shapes.clear()
 
     def shapes(self, batch_size: int, order: str) -> Shapes:

@@ -247,7 +247,7 @@ class Trainer(Steps):
 
     def _note_block(self, block: Block, data: Any, cutting: Cutting | None) -> None:
         """Counts in the report what a call computes."""
-        report = self.padding_report
+        report = self.padding_report = self.padding_report or PaddingReport()
         report.why = cutting.why if cutting is not None and not cutting.active else ""
         report.note(block, data.lengths if isinstance(data, Table) else None)
 
@@ -403,7 +403,8 @@ class Trainer(Steps):
         events("predict_end")
         if not step:
             raise DataError("predict", received="no batches", expected="at least one")
-        joined = results.joined(cutting.full if active and not ragged else None)
+        sizes = cutting.full if cutting is not None and active and not ragged else None
+        joined = results.joined(sizes)
         return jax.tree.map(_cut, joined, *used) if used else joined
 
     def _repeats(self) -> bool:

@@ -1,5 +1,6 @@
 """The outputs of `predict`, put together from batches of any lengths and in any order of rows."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -47,7 +48,7 @@ class Collected:
         rows = self._rows
         if rows[0] is None:
             ends = np.cumsum([0, *map(len, parts)])
-            rows = [np.arange(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+            rows = [np.arange(a, b) for a, b in itertools.pairwise(ends)]
         if len(parts) == 1 and parts[0].shape[1:] == size and (np.diff(rows[0]) == 1).all():
             return parts[0]
         out = np.zeros((sum(map(len, parts)), *size), parts[0].dtype)

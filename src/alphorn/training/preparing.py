@@ -42,6 +42,8 @@ def batch_is_fixed(model: Any) -> bool:
 
 
 def symbols_like(x: Any, rows: int | None) -> Any:
+    """Returns Symbols for inputs; those of masked ones take any number of steps."""
+
     def like(leaf: Any) -> Symbol:
         if is_masked(leaf):
             rank = leaf.mask.ndim

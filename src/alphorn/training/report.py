@@ -44,7 +44,7 @@ class PaddingReport:
         if program not in self._seen:
             self._seen.add(program)
             self.programs += 1
-        if key is None or block.rows is None or lengths is None:
+        if key is None or block.sizes is None or block.rows is None or lengths is None:
             return
         if key not in self.lengths:
             self.lengths = sorted([*self.lengths, key])

@@ -10,6 +10,7 @@ import numpy as np
 
 from alphorn.core.transforms import functional
 from alphorn.core.variable import Variable, hold, share_lock
+from alphorn.program_cache import keep_programs
 from alphorn.training.data import Batch
 from alphorn.training.interrupts import interrupts_held
 
@@ -17,6 +18,7 @@ from alphorn.training.interrupts import interrupts_held
 _SMALL_STEP = 3e7
 _STEPS_PER_CALL = 16
 
+keep_programs()
 jax.tree_util.register_dataclass(Batch, ["x", "y", "weight"], [])
 
 

@@ -1,6 +1,7 @@
 """compile and the steps: one batch through loss, gradients and metrics, compiled once."""
 
 import inspect
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -9,7 +10,8 @@ import numpy as np
 
 from alphorn import optimizers
 from alphorn.core import symbol
-from alphorn.core.masked import is_masked, unmask
+from alphorn.core.any_size import any_size
+from alphorn.core.masked import has_masked, is_masked, unmask
 from alphorn.core.tracking import Tracked, _unique
 from alphorn.core.transforms import value_and_grad
 from alphorn.errors import ArgumentError, DataError, StateError
@@ -308,7 +310,9 @@ class Steps(Tracked if TYPE_CHECKING else object):
             else:
                 rows = batch.rows if batch_is_fixed(self) else None
                 inputs = symbols_like(batch.x, rows)
-                spec = symbol.infer(self._enter, (inputs,), {"training": False})
+                # Rows of unequal lengths may stand where an input names a number of steps.
+                with any_size() if has_masked(batch.x) else nullcontext():
+                    spec = symbol.infer(self._enter, (inputs,), {"training": False})
             keys = sorted(spec) if isinstance(spec, dict) else []
             self._output_keys = keys
             outputs = [spec[k] for k in keys] if keys else outputs_of(spec)

@@ -40,9 +40,7 @@ class Stream:
             return self.source.as_numpy_iterator()
         return iter(self.source)
 
-    def blocks(
-        self, rows: np.ndarray | None, size: int, order: str = ""
-    ) -> Iterator[Block]:
+    def blocks(self, rows: np.ndarray | None, size: int, order: str = "") -> Iterator[Block]:
         """Yields batches one at a time; a source that never ends goes on where it was."""
         if hasattr(self.source, "on_epoch_begin"):
             self.source.on_epoch_begin()

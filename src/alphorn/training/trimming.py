@@ -6,9 +6,9 @@ changes nothing. Code of the user's own promises nothing, so that a model with a
 left as it is.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,8 +58,9 @@ class Cut:
             if is_masked(part):
                 mask = np.asarray(part.mask)
             else:
-                mask = np.logical_or.reduce([make(np.asarray(part)) for make in self.makers])
-            return mask.any(tuple(range(rank, mask.ndim)))
+                masks = [make(np.asarray(part)) for make in self.makers]
+                mask = functools.reduce(np.logical_or, masks)
+            return np.asarray(mask.any(tuple(range(rank, mask.ndim))))
 
         parts = [of(data[i : i + _ROWS]) for i in range(0, len(data), _ROWS)]
         return np.concatenate(parts)
@@ -85,7 +86,7 @@ class Trimming:
     why: str = ""
 
 
-class _Unproven(Exception):
+class _UnprovenError(Exception):
     """Says which layer stands in the way."""
 
 
@@ -129,7 +130,7 @@ def trimming_of(model: Any, masked: Sequence[int]) -> Trimming:
         try:
             with any_size():
                 ends = _walk(graph, starts, met := set())
-        except _Unproven as problem:
+        except _UnprovenError as problem:
             why = str(problem)
             continue
         outputs = tuple(v.cut for v in ends)
@@ -147,7 +148,7 @@ def _first_cut(
         return None, ""
     try:
         makers, ranks = _makers(graph, symbol)
-    except _Unproven as problem:
+    except _UnprovenError as problem:
         masks = any(isinstance(layer, Embedding | Masking) for layer in graph.layers)
         return None, str(problem) if masks else ""
     axes = _axes(min(ranks), deepest)
@@ -165,12 +166,12 @@ def _makers(graph: Any, symbol: Symbol) -> tuple[list[Maker], list[int]]:
     for node in graph.nodes:
         if any(s is symbol for s in node.inputs):
             if len(node.inputs) > 1:
-                raise _Unproven(f"{named(node.operation)} takes padding for data")
+                raise _UnprovenError(f"{named(node.operation)} takes padding for data")
             found, rank = _maker(node.operation, len(symbol.shape))
             makers += found
             ranks += rank
     if not makers or any(s is symbol for s in graph.output_symbols):
-        raise _Unproven("an input is an output as well")
+        raise _UnprovenError("an input is an output as well")
     return makers, ranks
 
 
@@ -179,14 +180,14 @@ def _maker(layer: Any, rank: int) -> tuple[list[Maker], list[int]]:
     if isinstance(layer, Embedding) and layer.mask_zero and not layer.user_defined:
         return [_nonzero], [rank]
     if isinstance(layer, Masking) and not layer.user_defined:
-        return [partial(_differs, value=layer.mask_value)], [rank - 1]
+        return [functools.partial(_differs, value=layer.mask_value)], [rank - 1]
     if isinstance(layer, TimeDistributed) and not layer.user_defined:
         makers, ranks = _maker(layer.layer, rank - 1)
         return makers, [r + 1 for r in ranks]
     graph = getattr(layer, "graph", None)
     if graph is not None and len(graph.input_symbols) == 1 and not layer.user_defined:
         return _makers(graph, graph.input_symbols[0])
-    raise _Unproven(f"{named(layer)} takes padding for data")
+    raise _UnprovenError(f"{named(layer)} takes padding for data")
 
 
 def _nonzero(ids: np.ndarray) -> np.ndarray:
@@ -211,7 +212,7 @@ def _walk(graph: Any, starts: Sequence[_Value], met: set[str]) -> list[_Value]:
         met: Takes "shifts" and "draws", as in `Trimming`.
 
     Raises:
-        _Unproven: at the first layer that might see a difference.
+        _UnprovenError: at the first layer that might see a difference.
     """
     values = {id(s): v for s, v in zip(graph.input_symbols, starts, strict=True)}
     for node in graph.nodes:
@@ -229,16 +230,16 @@ def _after(node: Any, given: list[_Value], met: set[str]) -> list[_Value]:
     operation, value = node.operation, given[0]
     why = own_code(operation)
     if why:
-        raise _Unproven(why)
+        raise _UnprovenError(why)
     if isinstance(operation, Operation) and not goes_by_steps(operation.op):
-        raise _Unproven(f"{named(operation)} may depend on the number of steps")
+        raise _UnprovenError(f"{named(operation)} may depend on the number of steps")
     if any(getattr(m, "unroll", False) for m in getattr(operation, "_family", list)()):
-        raise _Unproven(f"{named(operation)} is unrolled: it has a fixed number of steps")
-    if isinstance(operation, _Noise) and draws(operation):
-        if len(value.symbol.shape) < 3 or value.symbol.masked > 2:
-            raise _Unproven(f"{named(operation)} draws for all steps at once")
+        raise _UnprovenError(f"{named(operation)} is unrolled: it has a fixed number of steps")
+    whole = len(value.symbol.shape) < 3 or value.symbol.masked > 2
+    if whole and isinstance(operation, _Noise) and draws(operation):
+        raise _UnprovenError(f"{named(operation)} draws for all steps at once")
     if any(not v.cut and None in v.symbol.shape[1:] for v in given):
-        raise _Unproven(f"{named(operation)} joins steps that are not cut")
+        raise _UnprovenError(f"{named(operation)} joins steps that are not cut")
     inner = getattr(operation, "graph", None)
     if inner is not None and len(given) == len(inner.input_symbols):
         return _walk(inner, given, met)
@@ -262,7 +263,10 @@ def _kinds(operation: Any) -> Iterator[str]:
 def _outputs(node: Any, given: list[_Value]) -> list[Symbol]:
     """Returns what a node gives, with None for the sizes that a cut changes."""
     known = list(zip(node.inputs, given, strict=True))
-    if all(v.symbol is s or v.symbol.shape == s.shape and v.symbol.masked == s.masked for s, v in known):
+    if all(
+        v.symbol is s or (v.symbol.shape == s.shape and v.symbol.masked == s.masked)
+        for s, v in known
+    ):
         return symbols_in(node.outputs)
     new = {id(s): v.symbol for s, v in known}
     args, kwargs = _replaced((node.args, node.kwargs), new)
@@ -271,7 +275,7 @@ def _outputs(node: Any, given: list[_Value]) -> list[Symbol]:
     try:
         return symbols_in(infer(run, args, kwargs))
     except Exception as error:  # whatever it says: it does not take another number of steps
-        raise _Unproven(f"{named(operation)} has a fixed number of steps") from error
+        raise _UnprovenError(f"{named(operation)} has a fixed number of steps") from error
 
 
 def _replaced(tree: Any, new: dict[int, Symbol]) -> Any:
@@ -290,19 +294,19 @@ def _judged(operation: Any, symbol: Symbol) -> _Value:
     if not free and symbol.masked < 2:
         return _Value(symbol)
     if not free:
-        raise _Unproven(f"{named(operation)} gives a fixed number of steps")
+        raise _UnprovenError(f"{named(operation)} gives a fixed number of steps")
     if max(free) >= symbol.masked:
-        raise _Unproven(f"{named(operation)} ends the mask, and the steps stay")
+        raise _UnprovenError(f"{named(operation)} ends the mask, and the steps stay")
     return _Value(symbol, cut=True)
 
 
 def _check_distributed(layer: TimeDistributed, value: _Value, met: set[str]) -> None:
-    """Raises _Unproven where the inner layer might see a cut of the outer or the inner steps."""
+    """Raises _UnprovenError where the inner layer might see a cut of the outer or the inner steps."""
     inner, symbol = layer.layer, value.symbol
     if symbol.shape[1] is None and draws(inner):
-        raise _Unproven(f"{named(layer)} draws for all steps at once")
+        raise _UnprovenError(f"{named(layer)} draws for all steps at once")
     if symbol.shape[1] is None and value.raw and has_moments(inner):
-        raise _Unproven(f"{named(layer)} measures steps that hold nothing")
+        raise _UnprovenError(f"{named(layer)} measures steps that hold nothing")
     graph = getattr(inner, "graph", None)
     if graph is not None and len(symbol.shape) > 2 and symbol.shape[2] is None:
         part = Symbol((None, *symbol.shape[2:]), symbol.dtype, max(symbol.masked - 1, 0))
