@@ -1,6 +1,7 @@
 """How the batches of one run are cut, sorted and merged: only where the results stay the same."""
 
 import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -17,8 +18,11 @@ from alphorn.training.data import Batch, Block, Table
 from alphorn.training.known import coupling, is_ours, named, overridden
 from alphorn.training.preparing import batch_is_fixed
 from alphorn.training.ragged import Ragged
+from alphorn.training.step import SMALL_STEP, work_of
 from alphorn.training.trimming import Trimming, trimming_of
 
+# Batches are merged until a call takes so many multiplications: its dispatch is nothing then.
+_LARGE_CALL = 4 * SMALL_STEP
 # What a merged batch may hold: bytes of what its layers give, and rows.
 _MOST_BYTES = 2**25
 _MOST_ROWS = 1024
@@ -40,7 +44,6 @@ class Cutting:
         self.trimming = _allowed(model, data, step)
         self.why = self.trimming.why
         self.full: list[tuple[int | None, ...]] = []
-        self._sizes: dict[Any, list[tuple[int | None, ...]]] = {}
         if not isinstance(data, Table):
             return
         repeats = step == "predict_step" and model._repeats()
@@ -75,14 +78,17 @@ class Cutting:
 
     def output_sizes(self, x: Any) -> list[tuple[int | None, ...]]:
         """Returns the shapes of the outputs without the batch axis, for inputs of these shapes."""
-        key = tuple(np.shape(unmask(leaf)) for leaf in outputs_of(x))
-        if key not in self._sizes:
-            rows = key[0][0] if batch_is_fixed(self.model) else None
+        leaves = outputs_of(x)
+        known = _known(self.model).sizes
+        key = tuple((np.shape(unmask(leaf))[1:], is_masked(leaf)) for leaf in leaves)
+        if key not in known:
+            fixed = batch_is_fixed(self.model)
+            rows = np.shape(unmask(leaves[0]))[0] if fixed else None
             symbols = jax.tree.map(lambda leaf: _symbol(leaf, rows), x, is_leaf=is_masked)
             with any_size():
                 spec = infer(self.model._enter, (symbols,), {"training": False})
-            self._sizes[key] = [s.shape[1:] for s in outputs_of(spec)]
-        return self._sizes[key]
+            known[key] = [s.shape[1:] for s in outputs_of(spec)]
+        return known[key]
 
     def settle(self, order: str, batch_size: int | None = None) -> None:
         """Leaves out lengths that are too short for the model's windows.
@@ -141,7 +147,10 @@ class Cutting:
         """Returns why rows may not be sorted or merged; "" where they may."""
         if not trim_padding():
             return "config.trim_padding() is off"
-        why = coupling(self.model) or _own_methods(self.model, self.step)
+        known = _known(self.model)
+        if known.coupling is None:
+            known.coupling = coupling(self.model)
+        why = known.coupling or _own_methods(self.model, self.step)
         if why or self.step == "predict_step":
             return why
         return _own_figures(self.model, in_batches=True)
@@ -149,14 +158,16 @@ class Cutting:
     def rows_a_call(self) -> int:
         """Returns how many rows go into a call where rows are independent.
 
-        Twice as many as long as they fit: what layers give must not take more than 32 MB, and a
-        batch of rows of unequal lengths is an eighth of all at most, so that they are alike.
+        Twice as many as long as a call is small and what layers give fits into 32 MB. A batch of
+        rows of unequal lengths is an eighth of all at most, so that they are alike.
         """
-        size, most = self.data.batch_size, min(_MOST_ROWS, self.data.rows)
-        if self.data.lengths:
-            most = min(most, self.data.rows // _SHARE)
-        a_row = _bytes_a_row(self.model, self.data)
-        while size * 2 <= most and size * 2 * a_row <= _MOST_BYTES:
+        data = self.data
+        size, most = data.batch_size, min(_MOST_ROWS, data.rows)
+        if data.lengths:
+            most = min(most, data.rows // _SHARE)
+        a_row = _bytes_a_row(self.model, data)
+        work = work_of(self.model.variables, data.whole(slice(0, 1)))
+        while 2 * size <= most and 2 * size * a_row <= _MOST_BYTES and size * work < _LARGE_CALL:
             size *= 2
         return size
 
@@ -195,14 +206,30 @@ def _allowed(model: Any, data: Any, step: str) -> Trimming:
     return found
 
 
+@dataclass
+class _Known:
+    """What was found of a model's graph, once."""
+
+    graph: Any
+    proofs: dict[tuple[int, ...], Trimming] = field(default_factory=dict)
+    sizes: dict[Any, list[tuple[int | None, ...]]] = field(default_factory=dict)
+    coupling: str | None = None
+
+
+def _known(model: Any) -> _Known:
+    """Returns what is known of a model, nothing where its graph is another one than before."""
+    kept = vars(model).get("_trimmings")
+    if kept is None or kept.graph is not model.graph:
+        kept = model._trimmings = _Known(model.graph)
+    return kept
+
+
 def _proof(model: Any, ranks: tuple[int, ...]) -> Trimming:
     """Returns what `trimming_of` does, found once for each graph."""
-    kept = vars(model).get("_trimmings")
-    if kept is None or kept[0] is not model.graph:
-        kept = model._trimmings = (model.graph, {})
-    if ranks not in kept[1]:
-        kept[1][ranks] = trimming_of(model, ranks)
-    return kept[1][ranks]
+    proofs = _known(model).proofs
+    if ranks not in proofs:
+        proofs[ranks] = trimming_of(model, ranks)
+    return proofs[ranks]
 
 
 def _own_methods(model: Any, step: str) -> str:
