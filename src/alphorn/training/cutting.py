@@ -82,8 +82,7 @@ class Cutting:
         known = _known(self.model).sizes
         key = tuple((np.shape(unmask(leaf))[1:], is_masked(leaf)) for leaf in leaves)
         if key not in known:
-            fixed = batch_is_fixed(self.model)
-            rows = np.shape(unmask(leaves[0]))[0] if fixed else None
+            rows = self.data.batch_size if batch_is_fixed(self.model) else None
             symbols = jax.tree.map(lambda leaf: _symbol(leaf, rows), x, is_leaf=is_masked)
             with any_size():
                 spec = infer(self.model._enter, (symbols,), {"training": False})
