@@ -302,3 +302,37 @@ def test_the_summary_says_whether_and_why_not() -> None:
     own = text(keras.Model(x, layers.LSTM(2)(Own()(h))))
     assert "Padding: computed, because Own 'own" in own
     assert "Padding" not in text(keras.Sequential([keras.Input((3,)), layers.Dense(2)]))
+
+
+def test_labels_of_an_alignment_are_no_values_of_steps() -> None:
+    """A row of 12 labels for 12 steps stays, though the steps are cut."""
+    x = ids(lengths=[9, 8, 7])
+    labels = np.zeros((3, TIME), "int32")
+    labels[:, :2] = [[1, 2], [2, 1], [1, 1]]
+
+    def run() -> float:
+        keras.utils.set_random_seed(0)
+        begin, h = embedded()
+        model = keras.Model(begin, layers.Dense(4)(h))
+        model.compile("sgd", "ctc")
+        return model.evaluate(x, labels, verbose=0)
+
+    short, whole = both_ways(run)
+    assert close(short, whole)
+
+
+def test_targets_and_weights_of_strided_steps_are_cut_with_them() -> None:
+    x = ids()
+    y = np.random.default_rng(0).normal(size=(ROWS, TIME // 2, 2)).astype("float32")
+    weight = np.random.default_rng(1).uniform(size=(ROWS, TIME // 2)).astype("float32")
+    model = steps_model("strided")
+    model.compile(keras.optimizers.SGD(0.0), "mse", weighted_metrics=["mae"])
+
+    def run() -> list[float]:
+        return model.evaluate(x, y, sample_weight=weight, verbose=0)
+
+    short, whole = both_ways(run)
+    assert close(short, whole)
+    assert model.fit(x, y, sample_weight=weight, verbose=0).history["mae"] == [
+        pytest.approx(whole[1], rel=1e-5)
+    ]

@@ -128,12 +128,14 @@ class Cutting:
         sizes = self.output_sizes(batch.x)
         front = self.data.lengths.front
         new: dict[int, Any] = {}
+        losses = (
+            self.model.compiled_loss.losses if self.model.compiled_loss else [None] * len(sizes)
+        )
         for tree in (batch.y, batch.weight):
             leaves = self.model._by_output(tree, len(sizes))
-            for leaf, cut, now, full in zip(
-                leaves, self.trimming.outputs, sizes, self.full, strict=True
-            ):
-                if cut and leaf is not None:
+            for i, (leaf, now, full) in enumerate(zip(leaves, sizes, self.full, strict=True)):
+                aligned = tree is batch.y and "alignment" in _homes(losses[i])
+                if self.trimming.outputs[i] and leaf is not None and not aligned:
                     new[id(leaf)] = _cut_leaf(leaf, now, full, front)
 
         def again(leaf: Any) -> Any:
@@ -263,9 +265,7 @@ def _own_figures(model: Any, in_batches: bool) -> str:
             continue
         if not is_ours(loss) or not (function is None or is_ours(function)):
             return f"the loss {loss.name} is code of your own"
-        homes = [type(loss).__module__, getattr(function, "__module__", None) or ""]
-        together = any(home.endswith("batches") for home in homes) or loss.reduction == "sum"
-        if in_batches and together:
+        if in_batches and ("batches" in _homes(loss) or loss.reduction == "sum"):
             return f"the loss {loss.name} is one of whole batches"
     for metric in metrics:
         function = getattr(metric, "_fn", None)
@@ -276,6 +276,12 @@ def _own_figures(model: Any, in_batches: bool) -> str:
     if in_batches and any(m.activity_regularizer is not None for m in model._family()):
         return "a layer adds a loss of whole batches"
     return ""
+
+
+def _homes(loss: Any) -> list[str]:
+    """Returns the rooms of losses in which a loss and its function are written."""
+    parts = [type(loss), getattr(loss, "fn", None), getattr(loss, "function", None)]
+    return [(getattr(p, "__module__", None) or "").split(".")[-1] for p in parts]
 
 
 def _rank(leaf: Any) -> int:
