@@ -5,6 +5,7 @@ import os
 from importlib.metadata import version
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
+os.environ.setdefault("ALPHORN_COMPILATION_CACHE", "0")
 # Most programs run once here: to make them fast takes three times as long as the tests themselves.
 # XLA_FLAGS="" tests what users run.
 # A later jaxlib than 0.10 does not know the second of the flags, and stops.

@@ -24,11 +24,11 @@ SOURCE = ROOT / "src" / "alphorn"
 # A module imports from lower floors, and from those before it in its own wing (a line of names).
 FLOORS: list[list[str]] = [
     [
-        "errors files config naming fields",
+        "errors files config program_cache naming fields",
     ],
     [
         """core core.scope core.signature core.rules core.refusal core.assignment core.variable
-        core.transforms core.random core.masked core.symbol core.watching core.given_masks
+        core.transforms core.random core.masked core.any_size core.symbol core.watching core.given_masks
         core.tracking core.input_spec core.door core.layer""",
     ],
     [
@@ -59,8 +59,10 @@ FLOORS: list[list[str]] = [
     ],
     [
         """training training.interrupts training.events training.progress training.callbacks
-        training.ragged training.workers training.data training.step
-        training.compiled training.stepping training.loop callbacks""",
+        training.shapes training.ragged training.workers training.known training.trimming
+        training.lengths training.data training.streams training.step training.compiled
+        training.preparing training.report training.outputs training.cutting training.stepping
+        training.loop callbacks""",
     ],
     [
         """models.graph models.config models.model models.sequential models flow summary

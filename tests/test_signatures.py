@@ -70,6 +70,7 @@ DIFFERENCES = {
         "the call of a functional model; subclasses write their own",
     ),
     "Model.compile": ("steps_per_execution", "auto: several small steps a call, the same numbers"),
+    "Model.fit": ("group_by_length", "rows of like lengths together: padding is not computed"),
     "Model.predict_step": ("state", "Keras 2's: the data alone, state is the model's own"),
     "Model.save_weights": ("kwargs max_shard_size", "one file, never shards"),
     "Model.summary": ("masks", "what becomes of masks stands in a column of its own"),

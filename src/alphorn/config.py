@@ -14,19 +14,24 @@ from alphorn.errors import ArgumentError
 
 __all__ = [
     "cache_folder",
+    "compilation_cache",
     "dtype_policy",
     "epsilon",
     "floatx",
     "image_data_format",
+    "set_compilation_cache",
     "set_dtype_policy",
     "set_epsilon",
     "set_floatx",
     "set_image_data_format",
+    "set_trim_padding",
+    "trim_padding",
 ]
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _LAYOUTS = ("channels_last", "channels_first")
 _settings = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
+_trims_padding = [True]
 
 
 def floatx() -> str:
@@ -71,6 +76,22 @@ def set_image_data_format(data_format: str) -> None:
     _settings["image_data_format"] = _one_of("data_format", data_format, _LAYOUTS)
 
 
+def trim_padding() -> bool:
+    """Returns whether `fit`, `evaluate` and `predict` leave padding out where that is exact.
+
+    >>> trim_padding()
+    True
+    """
+    return _trims_padding[0]
+
+
+def set_trim_padding(enabled: bool) -> None:
+    """Sets whether padding is left out: batches cut to their longest row, rows of like lengths
+    together in `evaluate` and `predict`. Only where the result is the same; `summary()` says where.
+    """
+    _trims_padding[0] = bool(enabled)
+
+
 def standardize_data_format(data_format: str | None) -> str:
     """Returns `data_format`, or the default where it is None."""
     if data_format is None:
@@ -81,6 +102,32 @@ def standardize_data_format(data_format: str | None) -> str:
 def cache_folder() -> Path:
     """Returns the folder for downloads and compiled programs: ALPHORN_HOME or ~/.cache/alphorn."""
     return Path(os.environ.get("ALPHORN_HOME") or Path.home() / ".cache" / "alphorn")
+
+
+_compilation_cache: list[Path | bool] = [True]
+
+
+def compilation_cache() -> Path | None:
+    """Returns the folder in which compiled programs are kept, None where they are not.
+
+    By default that is `cache_folder()`. The environment variable ALPHORN_COMPILATION_CACHE names
+    another folder, or is "0" for none. JAX's own settings win over both.
+    """
+    given = os.environ.get("ALPHORN_COMPILATION_CACHE")
+    if _compilation_cache[0] is not True:
+        return _compilation_cache[0] or None
+    if given in ("0", "off", "false"):
+        return None
+    return Path(given) if given else cache_folder()
+
+
+def set_compilation_cache(folder: str | Path | bool) -> None:
+    """Sets where compiled programs are kept; call it before anything is compiled.
+
+    Args:
+        folder: A folder that nobody else may write to; False for none, True for the default.
+    """
+    _compilation_cache[0] = folder if isinstance(folder, bool) else Path(folder)
 
 
 def _one_of(argument: str, value: str, known: tuple[str, ...]) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from alphorn.config import trim_padding
 from alphorn.core.layer import Layer
 from alphorn.core.symbol import symbols_in
 from alphorn.errors import ArgumentError
@@ -18,6 +19,7 @@ from alphorn.layers.core import InputLayer
 from alphorn.models.graph import nodes_of
 from alphorn.models.model import Model
 from alphorn.models.sequential import Sequential
+from alphorn.training.trimming import trimming_of
 
 __all__ = ["print_summary"]
 
@@ -76,6 +78,8 @@ def print_summary(
     refused = [s for s in flow.walk() if s.fate == "refused"] if flow is not None else []
     if refused and masks is not False:
         lines.append(f" Mask refused in {refused[-1].kind} '{refused[-1].name}': {refused[-1].why}")
+    if masked and masks is not False and not refused:
+        lines.append(f" Padding: {_padding(model)}")
     if masks and trouble:
         lines.append(f" Masks are not shown: {trouble}")
     title = Text.assemble("Model: ", (f'"{model.name}"', "bold"))
@@ -97,6 +101,21 @@ def _flow(model: Model) -> tuple[Stop | None, str]:
         return flow_of(model), ""
     except Exception as error:  # of the user's call on shapes alone: the rest is still true
         return None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def _padding(model: Model) -> str:
+    """Returns whether padding is left out in training, and why not."""
+    why = "config.trim_padding() is off"
+    if trim_padding():
+        symbols = model.graph.input_symbols if model.graph is not None else []
+        seen = symbols_in(model.seen_arguments or {})
+        known = seen if len(seen) == len(symbols) else symbols
+        found = trimming_of(model, [s.masked for s in known] or [0])
+        if found.cuts:
+            inner = f"; not inside steps, because {found.why}" if found.why else ""
+            return f"batches are cut to their longest row{inner}"
+        why = found.why
+    return f"computed, because {why}"
 
 
 def _branches(model: Model) -> bool:

@@ -26,8 +26,9 @@ from alphorn.core.masked import is_masked
 from alphorn.errors import AlphornError, ArgumentError
 from alphorn.models.model import Model
 from alphorn.training.compiled import TotalLoss
-from alphorn.training.data import Stream, Table
-from alphorn.training.stepping import _batch_is_fixed
+from alphorn.training.data import Table
+from alphorn.training.preparing import batch_is_fixed
+from alphorn.training.streams import Stream
 
 __all__ = ["Check", "PaddingCheck", "check_padding"]
 
@@ -118,7 +119,7 @@ def check_padding(
 def _batch_of(model: Model, x: Any, y: Any, weight: Any) -> Any:
     data = model._data(x, y, weight, _ROWS, what="check_padding")
     if isinstance(data, Stream):
-        return next(data.blocks(None, 1))[0]
+        return next(data.blocks(None, 1)).batch
     assert isinstance(data, Table)
     rows = np.unique(np.linspace(0, data.rows - 1, min(data.rows, _ROWS)).astype(int))
     return data.batch(rows)
@@ -166,7 +167,7 @@ class _Checks:
 
     def run(self) -> Iterator[Found]:
         """Yields what each check found."""
-        if not self.training and not _batch_is_fixed(self.model):
+        if not self.training and not batch_is_fixed(self.model):
             yield from self._alone()
         if any(i.mask is not None and i.resizable for i in self.inputs):
             yield from self._again("more padding", [i.padded().whole() for i in self.inputs])

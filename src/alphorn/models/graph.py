@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from alphorn.core.any_size import takes_any_size
 from alphorn.core.masked import Masked, is_masked, unmask
 from alphorn.core.rules import same_data
 from alphorn.core.symbol import (
@@ -193,8 +194,10 @@ def fitted(value: Any, symbol: Symbol, where: str) -> Any:
         value = value[..., None]
     elif value.ndim == rank + 1 and value.shape[-1] == 1:
         value = value[..., 0]
+    free = takes_any_size()  # steps, and steps inside steps
     fits = value.ndim == rank and all(
-        s is None or s == n for s, n in zip(symbol.shape, value.shape, strict=True)
+        s is None or s == n or (free and axis in (1, 2))
+        for axis, (s, n) in enumerate(zip(symbol.shape, value.shape, strict=True))
     )
     if not fits:
         raise ShapeError(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from alphorn.core.any_size import takes_any_size
 from alphorn.core.layer import Layer
 from alphorn.core.rules import nest
 from alphorn.core.symbol import unknown_sizes
@@ -128,7 +129,7 @@ class Sequential(Model):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Runs the layers."""
         if self.graph is not None:
-            if self._deferred and hasattr(inputs, "shape"):
+            if self._deferred and hasattr(inputs, "shape") and not takes_any_size():
                 self._widen(unknown_sizes(inputs.shape))
             return super().call(inputs, training)
         for layer in self._stack:

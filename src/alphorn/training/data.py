@@ -1,20 +1,24 @@
 """Data for training and prediction, whatever form it comes in, as batches of arrays.
 
 Lists of sequences of unequal lengths stay lists until a batch is cut; the batch is then padded at
-the end to one of a few lengths and carries its mask.
+the end to one of a few lengths and carries its mask. Padded arrays are cut to such lengths, where
+`trimming` shows that this changes nothing.
 """
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from alphorn.core.masked import Masked, is_masked
+from alphorn.core.masked import Masked
 from alphorn.errors import DataError
-from alphorn.training.ragged import Ragged, Shapes, equal_lengths
-from alphorn.training.workers import made_ahead, wants_workers
+from alphorn.training.lengths import Lengths, is_table_leaf
+from alphorn.training.ragged import Ragged, equal_lengths
+from alphorn.training.shapes import grouped_rows, sorted_rows
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,23 @@ class Batch:
     def rows(self) -> int:
         """The number of rows."""
         return jax.tree.leaves(self.x)[0].shape[0]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One batch, or several of one shape one after another.
+
+    Args:
+        batch: Their rows.
+        count: How many batches.
+        rows: Which rows of the table; None where there is no table.
+        sizes: What they are cut or padded to, a number for each of the table's lengths.
+    """
+
+    batch: Batch
+    count: int = 1
+    rows: np.ndarray | None = None
+    sizes: np.ndarray | None = None
 
 
 def as_table(value: Any, name: str, inputs: int = 1) -> Any:
@@ -111,30 +132,23 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def is_table_leaf(x: Any) -> bool:
-    """Returns whether `x` is one table, not a structure of tables."""
-    return is_masked(x) or isinstance(x, Ragged)
-
-
 def rows_in(table: Any) -> int | None:
     """Returns the number of rows of a table, or None for nothing."""
     leaves = jax.tree.leaves(table, is_leaf=is_table_leaf)
     return len(leaves[0]) if leaves else None
 
 
-def take_rows(table: Any, index: Any, sizes: Iterator[Any] | None = None) -> Any:
-    """Returns some rows of a table.
+def take_rows(table: Any, index: Any) -> Any:
+    """Returns some rows of a table: arrays, Ragged, or a structure of them.
 
     Args:
-        table: Arrays, Ragged, or a structure of them.
+        table: The table.
         index: A slice or integers.
-        sizes: What each Ragged is padded to, in their order.
     """
 
     def take(leaf: Any) -> Any:
         if isinstance(leaf, Ragged):
-            chosen = np.arange(len(leaf))[index] if isinstance(index, slice) else index
-            return leaf.take(chosen, None if sizes is None else next(sizes))
+            return leaf.take(np.arange(len(leaf))[index] if isinstance(index, slice) else index)
         if isinstance(leaf, Masked):
             return Masked.trusted(leaf.data[index], leaf.mask[index])
         return leaf[index]
@@ -190,9 +204,7 @@ class Table:
         self.rows = next(iter(counts.values()), 0)
         if not self.rows:
             raise DataError("the data are empty", received="0 rows", expected="at least 1")
-        leaves = jax.tree.leaves(self.tables, is_leaf=is_table_leaf)
-        self._ragged = [leaf for leaf in leaves if isinstance(leaf, Ragged)]
-        self._shapes: dict[bool, Shapes] = {}
+        self.lengths = Lengths(self.tables, self.rows)
 
     @property
     def steps(self) -> int:
@@ -201,25 +213,52 @@ class Table:
 
     @property
     def ragged(self) -> bool:
-        """Whether batches differ in their lengths."""
-        return bool(self._ragged)
+        """Whether rows come as lists of unequal lengths."""
+        return bool(self.lengths.ragged)
 
-    def batch(self, index: Any, shuffled: bool = False) -> Batch:
-        """Returns the rows at `index`, ragged ones padded to one of a few shapes.
+    def batch(self, index: Any, order: str = "as they stand") -> Batch:
+        """Returns the rows at `index`, cut or padded to one of a few shapes.
 
         Args:
             index: A slice or integers.
-            shuffled: Whether batches are drawn anew each epoch.
+            order: How rows come, as in `Shapes`.
         """
-        if not self._ragged:
+        if not self.lengths:
             return Batch(*(take_rows(t, index) for t in self.tables))
-        if shuffled not in self._shapes:
-            sizes = np.concatenate([leaf.sizes for leaf in self._ragged], axis=1)
-            self._shapes[shuffled] = Shapes(sizes, self.batch_size, shuffled)
         rows = np.arange(self.rows)[index] if isinstance(index, slice) else index
-        ends = np.cumsum([leaf.levels for leaf in self._ragged])[:-1]
-        sizes = iter(np.split(self._shapes[shuffled].covering(rows), ends))
-        return Batch(*(take_rows(t, rows, sizes) for t in self.tables))
+        return self.cut_to(rows, self.lengths.covering(rows, self.batch_size, order))
+
+    def whole(self, index: Any) -> Batch:
+        """Returns the rows at `index` with all their padding."""
+        if not self.lengths.cut:
+            return self.batch(index)
+        rows = np.arange(self.rows)[index] if isinstance(index, slice) else index
+        return self.cut_to(rows, self.lengths.full)
+
+    def cut_to(self, rows: np.ndarray, sizes: np.ndarray) -> Batch:
+        """Returns rows, their lengths cut or padded to `sizes`."""
+
+        def take(leaf: Any, whole: bool) -> Any:
+            columns = self.lengths.columns_of(leaf)
+            wanted = [int(sizes[c]) for c in columns]
+            if isinstance(leaf, Ragged):
+                return leaf.take(rows, wanted)
+            if whole or not columns:  # an array may be inputs and targets
+                return take_rows(leaf, rows)
+            at = self.lengths.slices(columns, wanted)
+            if isinstance(leaf, Masked):
+                mask = np.asarray(leaf.mask)[(slice(None), *at)][rows]
+                return Masked.trusted(np.asarray(leaf.data)[(slice(None), *at)][rows], mask)
+            return leaf[(slice(None), *at)][rows]
+
+        x, *others = self.tables
+        parts = [(x, False), *((t, True) for t in others)]
+        return Batch(
+            *(
+                jax.tree.map(partial(take, whole=whole), t, is_leaf=is_table_leaf)
+                for t, whole in parts
+            )
+        )
 
     def split(self, fraction: float) -> tuple["Table", "Table"]:
         """Returns the first rows, and the last `fraction` of them."""
@@ -232,6 +271,12 @@ class Table:
             )
         return self.part(slice(0, cut)), self.part(slice(cut, None))
 
+    def merged(self, batch_size: int) -> "Table":
+        """Returns the same rows in batches of another size, as a view."""
+        table = copy.copy(self)
+        table.batch_size = batch_size
+        return table
+
     def part(self, rows: slice) -> "Table":
         """Returns some of the rows, as a view."""
 
@@ -241,106 +286,55 @@ class Table:
         x, y, weight = (jax.tree.map(cut, t, is_leaf=is_table_leaf) for t in self.tables)
         return Table(x, y, weight, self.batch_size)
 
-    def blocks(self, order: np.ndarray | None, size: int) -> Iterator[tuple[Batch, int]]:
-        """Yields `(rows of up to `size` whole batches, number of batches)`.
+    def order(self, kind: str, random: Any = None, longest_first: bool = False) -> Any:
+        """Returns the order of rows of one epoch, None for as they stand.
 
         Args:
-            order: The order of the rows, None for as they stand.
-            size: Batches a block; a last batch with fewer rows comes alone.
+            kind: As in `Shapes`.
+            random: Decides what is drawn.
+            longest_first: Whether a grouped order begins with the longest batch.
         """
-        whole = self.rows // self.batch_size
-        start = 0
-        while start < self.rows:
-            left = whole - start // self.batch_size
-            count = min(size, left) if left > 0 else 1
-            stop = min(start + count * self.batch_size, self.rows)
-            index = slice(start, stop) if order is None else order[start:stop]
-            yield self.batch(index, shuffled=order is not None), count
-            start = stop
+        if kind == "shuffled":
+            return random.permutation(self.rows)
+        if kind == "sorted":
+            return sorted_rows(self.lengths.needs)
+        if kind == "grouped":
+            return grouped_rows(self.batch_size, random, longest_first)(self.lengths.needs)
+        return None
 
+    def blocks(self, rows: Any, size: int, order: str = "as they stand") -> Iterator[Block]:
+        """Yields up to `size` whole batches of one shape at a time.
 
-class Stream:
-    """Data that comes by and by: a generator, a PyDataset, a loader of another library.
+        Args:
+            rows: The order of the rows, or of some of them; None for as they stand.
+            size: Batches a block; a last batch with fewer rows comes alone.
+            order: Of what kind that order is, as in `Shapes`.
+        """
+        rows = np.arange(self.rows) if rows is None else rows
+        whole = len(rows) // self.batch_size
+        run: list[np.ndarray] = []
+        shape: Any = None
+        for start in range(0, len(rows), self.batch_size):
+            part = rows[start : start + self.batch_size]
+            now = self._shape(part, order)
+            if run and (len(run) == size or now != shape or start == whole * self.batch_size):
+                yield self._block(run, order)
+                run = []
+            run.append(part)
+            shape = now
+        yield self._block(run, order)
 
-    Args:
-        source: Yields `x`, `(x, y)` or `(x, y, sample_weight)`, each with its batch axis.
-        steps: Batches an epoch; None for the source's own length, or until it ends.
-    """
+    def _shape(self, rows: np.ndarray, order: str) -> Any:
+        if not self.lengths:
+            return None
+        return self.lengths.covering(rows, self.batch_size, order).tolist()
 
-    ragged = True
-    batch_size: int | None = None
-
-    def __init__(self, source: Any, steps: int | None = None):
-        self.source = source
-        self.known = len(source) if hasattr(source, "__len__") else None
-        if self.known is None:
-            self.known = getattr(source, "num_batches", None)
-        self.steps = steps or self.known
-        self.iterator: Iterator[Any] | None = None
-
-    def _next(self) -> Iterator[Any]:
-        if hasattr(self.source, "__getitem__") and wants_workers(self.source):
-            return made_ahead(self.source, self.known)
-        if hasattr(self.source, "__getitem__") and self.known is not None:
-            return (self.source[i] for i in range(self.known))
-        if hasattr(self.source, "as_numpy_iterator"):
-            return self.source.as_numpy_iterator()
-        return iter(self.source)
-
-    def blocks(self, order: np.ndarray | None, size: int) -> Iterator[tuple[Batch, int]]:
-        """Yields batches one at a time; a source that never ends goes on where it was."""
-        if hasattr(self.source, "on_epoch_begin"):
-            self.source.on_epoch_begin()
-        unnumbered = getattr(self.source, "num_batches", 0) is None
-        endless = self.known is None and (iter_is_self(self.source) or unnumbered)
-        if self.iterator is None or not endless:
-            self.iterator = self._next()
-        count = 0
-        while self.steps is None or count < self.steps:
-            item = next(self.iterator, _END)
-            if item is _END:
-                break
-            yield as_batch(item), 1
-            count += 1
-        if hasattr(self.source, "on_epoch_end"):
-            self.source.on_epoch_end()
-
-
-_END = object()
-
-
-def iter_is_self(source: Any) -> bool:
-    """Returns whether `source` is an iterator, which cannot start again."""
-    return isinstance(source, Iterator)
-
-
-def as_batch(item: Any) -> Batch:
-    """Returns what a stream yielded as a Batch."""
-    parts = item if isinstance(item, tuple) else (item,)
-    if not 1 <= len(parts) <= 3:
-        raise DataError(
-            "a batch from the data",
-            received=f"a tuple of {len(parts)}",
-            expected="x, (x, y) or (x, y, sample_weight)",
-        )
-    names = ("x", "y", "sample_weight")
-    tables = [_whole(as_table(p, n)) for p, n in zip(parts, names, strict=False)]
-    return Batch(*tables)
-
-
-def _whole(table: Any) -> Any:
-    return jax.tree.map(
-        lambda leaf: leaf.take(range(len(leaf))) if isinstance(leaf, Ragged) else leaf,
-        table,
-        is_leaf=is_table_leaf,
-    )
-
-
-def is_stream(x: Any) -> bool:
-    """Returns whether `x` yields batches, and is no table of rows."""
-    if is_table(x) or isinstance(x, list | tuple | dict | Ragged) or x is None:
-        return False
-    return isinstance(x, Iterable) or hasattr(x, "__getitem__")
+    def _block(self, run: list[np.ndarray], order: str) -> Block:
+        rows = np.concatenate(run)
+        if not self.lengths:
+            return Block(self.batch(rows, order), len(run), rows)
+        sizes = self.lengths.covering(run[0], self.batch_size, order)
+        return Block(self.cut_to(rows, sizes), len(run), rows, sizes)
 
 
 def class_weights(y: Any, weight: Any, table: dict[int, float], one_hot: bool) -> Any:

@@ -3,20 +3,27 @@
 import warnings
 from collections import deque
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import jax
 import numpy as np
 
+from alphorn.core.any_size import any_size
 from alphorn.core.masked import is_masked
 from alphorn.core.rules import choose
 from alphorn.errors import ArgumentError, DataError, UnexpectedArgumentError
 from alphorn.training.compiled import fill_outputs, used_steps
-from alphorn.training.data import Batch, Stream, Table, is_stream, is_table
-from alphorn.training.events import CallbackList, History
+from alphorn.training.cutting import Cutting
+from alphorn.training.data import Batch, Block, Table, is_table
+from alphorn.training.events import Callback, CallbackList, History
+from alphorn.training.known import keeps_state, named
+from alphorn.training.outputs import Collected
 from alphorn.training.progress import ProgressBar
+from alphorn.training.report import PaddingReport
 from alphorn.training.step import Logs, steps_per_call
 from alphorn.training.stepping import Steps
+from alphorn.training.streams import Stream, is_stream
 
 # Calls that may be under way on the device: more would only pile up batches.
 _IN_FLIGHT = 4
@@ -43,6 +50,7 @@ class Trainer(Steps):
         validation_steps: int | None = None,
         validation_batch_size: int | None = None,
         validation_freq: Any = 1,
+        group_by_length: bool = False,
     ) -> History:
         """Trains the model.
 
@@ -64,6 +72,10 @@ class Trainer(Steps):
             validation_steps: Batches of validation.
             validation_batch_size: Rows a step of validation.
             validation_freq: Epochs between validations, or a list of epochs.
+            group_by_length: Whether rows of like lengths are trained together, so that hardly any
+                padding is computed. All rows are shuffled; within windows of 50 batches they are
+                sorted by length; then whole batches are shuffled. The longest batch comes first
+                in the first epoch, so that memory runs out then or never.
 
         Returns:
             A `History` with the figures of each epoch.
@@ -71,6 +83,7 @@ class Trainer(Steps):
         Raises:
             StateError: before `compile`.
             DataError: empty data, unequal numbers of rows, labels that the outputs do not have.
+            ArgumentError: `group_by_length` where rows have no lengths, or may not change places.
         """
         self._need_compiled("fit")
         data = self._data(x, y, sample_weight, batch_size, steps_per_epoch)
@@ -82,7 +95,9 @@ class Trainer(Steps):
         else:
             validation = self._validation(validation_data, validation_batch_size or batch_size)
         order = np.random.default_rng(np.random.randint(2**31))
+        kind = self._kind_of_order(data, shuffle, group_by_length)
         self.stop_training = False
+        self.padding_report = PaddingReport()
         steps = steps_per_epoch or data.steps
         events = CallbackList(
             [callbacks, _bar(verbose)],
@@ -98,9 +113,12 @@ class Trainer(Steps):
             for epoch in range(initial_epoch, epochs):
                 self.reset_metrics()
                 events("epoch_begin", epoch)
-                logs = self._epoch(
-                    data, order if shuffle else None, steps_per_epoch, class_weight, events
+                rows = (
+                    data.order(kind, order, longest_first=epoch == 0)
+                    if isinstance(data, Table)
+                    else None
                 )
+                logs = self._epoch(data, rows, kind, steps_per_epoch, class_weight, events)
                 if logs is None:
                     warnings.warn(
                         f"the data ended before epoch {epoch + 1}: an iterator goes on where it is;"
@@ -110,7 +128,9 @@ class Trainer(Steps):
                     break
                 figures = dict(logs)
                 if validation is not None and _due(validation_freq, epoch):
+                    report = self.padding_report
                     values = self._evaluate(validation, validation_steps, events)
+                    self.padding_report = report
                     figures |= {f"val_{k}": v for k, v in values.items()}
                 events("epoch_end", epoch, figures)
                 if self.stop_training:
@@ -139,30 +159,84 @@ class Trainer(Steps):
             return self._data(x, y, weight, batch_size, what="validation_data")
         return self._data(given, None, None, batch_size, what="validation_data")
 
+    def _kind_of_order(self, data: Any, shuffle: bool, grouped: bool) -> str:
+        """Returns how rows come, as in `Shapes`."""
+        if not grouped:
+            return "shuffled" if shuffle else "as they stand"
+        fix = "leave group_by_length out"
+        if not isinstance(data, Table):
+            raise ArgumentError(
+                "fit: group_by_length",
+                received=f"True with {type(getattr(data, 'source', data)).__name__}",
+                expected="rows in memory: arrays, or lists of sequences",
+                fix="sort rows by length in the generator, or give all of them",
+            )
+        if not shuffle:
+            raise ArgumentError(
+                "fit: group_by_length", "True with shuffle=False", "one of them", fix
+            )
+        self._prepare(data.whole(slice(0, data.batch_size)), True)
+        stateful = keeps_state(self)
+        if stateful is not None:
+            raise ArgumentError(
+                "fit: group_by_length",
+                received=f"True with {named(stateful)}, which keeps states from batch to batch",
+                expected="rows that may change places",
+                fix=fix,
+            )
+        cutting = self._cutting(data, "train_step")
+        if not data.lengths:
+            raise ArgumentError(
+                "fit: group_by_length",
+                received=f"True, but no lengths of rows are known: {cutting.why}",
+                expected="lists of unequal sequences, or padding that may be cut",
+                fix=fix,
+            )
+        return "grouped"
+
+    def _cutting(self, data: Any, step: str) -> Cutting:
+        """Returns how the batches of a table are cut in a step, found once for each table."""
+        kept = getattr(data, "cutting", None)
+        if kept is None or kept.step != step or kept.model is not self:
+            kept = data.cutting = Cutting(self, data, step)
+        return kept
+
     def _epoch(
-        self, data: Any, order: Any, limit: int | None, weights: Any, events: CallbackList
+        self,
+        data: Any,
+        rows: Any,
+        order: str,
+        limit: int | None,
+        weights: Any,
+        events: CallbackList,
     ) -> Logs | None:
         logs, step = None, 0
-        program, size = None, 1
-        rows = (
-            order.permutation(data.rows) if order is not None and isinstance(data, Table) else None
-        )
+        program, size, cutting = None, 1, None
         if isinstance(data, Table):
-            first = data.batch(slice(0, data.batch_size), shuffled=rows is not None)
+            first = data.whole(slice(0, data.batch_size))
             self._prepare(first, True)
             program = self._program("train_step")
-            alone = data.ragged or events.wants_batches or self.run_eagerly
+            cutting = self._cutting(data, "train_step")
+            cutting.settle(order)
+            lengths = data.lengths
+            several = lengths and len(lengths.shapes(data.batch_size, order).chosen) > 1
+            alone = several or events.wants_batches or self.run_eagerly
             size = 1 if alone else steps_per_call(self.steps_per_execution, self.variables, first)
         flying: deque[Logs] = deque()
-        for batch, count in self._blocks(data, rows, size, limit):
+        for block in self._blocks(data, rows, size, limit, order):
+            batch = block.batch
             if program is None:
                 self._prepare(batch, True)
                 program = self._program("train_step")
+            if cutting is not None:
+                batch = cutting.with_targets(block)
             if weights:
                 batch = self._with_class_weights(batch, weights)
+            self._note_block(block, data, cutting)
             events("train_batch_begin", step)
-            logs = program(batch, count)
-            step += count
+            with any_size() if cutting is not None and cutting.active else nullcontext():
+                logs = program(batch, block.count)
+            step += block.count
             flying.append(logs)
             if len(flying) > _IN_FLIGHT:
                 flying.popleft().wait()
@@ -171,14 +245,24 @@ class Trainer(Steps):
                 break
         return logs
 
+    def _note_block(self, block: Block, data: Any, cutting: Cutting | None) -> None:
+        """Counts in the report what a call computes."""
+        report = self.padding_report = self.padding_report or PaddingReport()
+        report.why = cutting.why if cutting is not None and not cutting.active else ""
+        report.note(block, data.lengths if isinstance(data, Table) else None)
+
     @staticmethod
-    def _blocks(data: Any, rows: Any, size: int, limit: int | None) -> Iterator[tuple[Batch, int]]:
+    def _blocks(
+        data: Any, rows: Any, size: int, limit: int | None, order: str = "as they stand"
+    ) -> Iterator[Block]:
+        if isinstance(data, Table) and limit is not None:
+            rows = (np.arange(data.rows) if rows is None else rows)[: limit * data.batch_size]
         done = 0
-        for batch, count in data.blocks(rows, size):
+        for block in data.blocks(rows, size, order):
             if limit is not None and done >= limit:
                 return
-            yield batch, count
-            done += count
+            yield block
+            done += block.count
 
     def evaluate(
         self,
@@ -218,19 +302,56 @@ class Trainer(Steps):
 
     def _evaluate(self, data: Any, limit: int | None, events: CallbackList) -> dict:
         self.reset_metrics()
+        self.padding_report = PaddingReport()
         events("test_begin")
         logs, step, program = Logs({}), 0, None
-        for batch, count in self._blocks(data, None, 1, limit):
+        cutting, order, size = None, "as they stand", 1
+        times = 1
+        if isinstance(data, Table):
+            first = data.whole(slice(0, data.batch_size))
+            self._prepare(first, False)
+            program = self._program("test_step")
+            cutting, data, order, times = self._arranged(data, "test_step", limit, events)
+            told = _wants(events, "test") or self.run_eagerly
+            size = 1 if told else steps_per_call(self.steps_per_execution, self.variables, first)
+            size = size if times == 1 else 1
+        rows = data.order(order) if isinstance(data, Table) else None
+        for block in self._blocks(data, rows, size, limit, order):
+            batch = block.batch
             if program is None:
                 self._prepare(batch, False)
                 program = self._program("test_step")
+            if cutting is not None:
+                batch = cutting.with_targets(block)
+            self._note_block(block, data, cutting)
             events("test_batch_begin", step)
-            logs = program(batch, count)
-            events("test_batch_end", step, logs)
-            step += count
+            with any_size() if cutting is not None and cutting.active else nullcontext():
+                logs = program(batch, block.count)
+            step += block.count * times
+            events("test_batch_end", step - 1, logs)
         figures = dict(logs)
         events("test_end", figures)
         return figures
+
+    def _arranged(
+        self, data: Table, step: str, limit: int | None, events: CallbackList
+    ) -> tuple[Cutting, Table, str, int]:
+        """Returns how a table is cut, the table in batches as they run, the order of its rows, and
+        how many batches of the size that was asked for go into one.
+        """
+        cutting = self._cutting(data, step)
+        partly = limit is not None and limit < data.steps
+        if partly or cutting.sorts():
+            cutting.settle("as they stand")
+            return cutting, data, "as they stand", 1
+        order = "sorted" if data.lengths else "as they stand"
+        asked = data.batch_size
+        told = _wants(events, step.removesuffix("_step")) or self.run_eagerly
+        rows = asked if told else cutting.rows_a_call()
+        if rows != asked:
+            data = data.merged(rows)
+        cutting.settle(order, data.batch_size)
+        return cutting, data, order, rows // asked
 
     def predict(
         self,
@@ -251,27 +372,39 @@ class Trainer(Steps):
         """
         data = self._data(x, None, None, batch_size, steps, "predict")
         events = CallbackList([callbacks, _bar(verbose)], model=self, steps=steps or data.steps)
+        self.padding_report = PaddingReport()
         events("predict_begin")
-        results: list[Any] = []
         used: list[Any] = []
-        program = None
-        for step, (batch, _) in enumerate(self._blocks(data, None, 1, steps)):
-            batch = Batch(batch.x)
+        program, cutting, order, times, rows = None, None, "as they stand", 1, None
+        ragged = data.ragged
+        if isinstance(data, Table):
+            self._prepare(Batch(data.whole(slice(0, data.batch_size)).x), False)
+            program = self._program("predict_step")
+            cutting, data, order, times = self._arranged(data, "predict_step", steps, events)
+            rows = data.order(order)
+        active = cutting is not None and cutting.active
+        front = isinstance(data, Table) and data.lengths.front
+        results = Collected(self._repeats(), front, _IN_FLIGHT)
+        step = 0
+        for block in self._blocks(data, rows, 1, steps, order):
+            batch = Batch(block.batch.x)
             if program is None:
                 self._prepare(batch, False)
                 program = self._program("predict_step")
+            self._note_block(block, data, cutting)
             events("predict_batch_begin", step)
-            outputs = program(batch)
-            results.append(fill_outputs(outputs, self._repeats()))
-            if data.ragged:
+            with any_size() if active else nullcontext():
+                outputs = program(batch)
+            results.add(fill_outputs(outputs, self._repeats()), block.rows)
+            if ragged:
                 used.append(jax.tree.map(used_steps, outputs, is_leaf=is_masked))
-            if len(results) > _IN_FLIGHT:
-                results[-_IN_FLIGHT] = jax.device_get(results[-_IN_FLIGHT])
             events("predict_batch_end", step)
+            step += times
         events("predict_end")
-        if not results:
+        if not step:
             raise DataError("predict", received="no batches", expected="at least one")
-        joined = jax.tree.map(_joined, *results)
+        sizes = cutting.full if cutting is not None and active and not ragged else None
+        joined = results.joined(sizes)
         return jax.tree.map(_cut, joined, *used) if used else joined
 
     def _repeats(self) -> bool:
@@ -326,6 +459,14 @@ def _bar(verbose: Any) -> ProgressBar | None:
     return None if verbose == 0 else ProgressBar(1 if verbose == "auto" else int(verbose))
 
 
+def _wants(events: CallbackList, phase: str) -> bool:
+    """Returns whether a callback is to be told of each batch of a phase: test or predict."""
+    names = [f"on_{phase}_batch_{when}" for when in ("begin", "end")]
+    others = [c for c in events.callbacks if not isinstance(c, ProgressBar | History)]
+    told = any(getattr(type(c), n, None) is not getattr(Callback, n) for c in others for n in names)
+    return told or events.wants_batches
+
+
 def _due(frequency: Any, epoch: int) -> bool:
     if isinstance(frequency, int):
         return (epoch + 1) % frequency == 0
@@ -336,15 +477,3 @@ def _cut(output: np.ndarray, *used: Any) -> np.ndarray:
     """Returns the output without the steps that no row of any batch has."""
     sizes = np.max([np.asarray(u) for u in used], 0)
     return output[(slice(None), *map(slice, sizes))]
-
-
-def _joined(*parts: Any) -> np.ndarray:
-    arrays = [np.asarray(p) for p in parts]
-    shape = [max(sizes) for sizes in zip(*(a.shape[1:] for a in arrays), strict=True)]
-    padded = [
-        a
-        if list(a.shape[1:]) == shape
-        else np.pad(a, [(0, 0), *((0, s - n) for s, n in zip(shape, a.shape[1:], strict=True))])
-        for a in arrays
-    ]
-    return padded[0] if len(padded) == 1 else np.concatenate(padded)

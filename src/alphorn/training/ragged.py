@@ -1,21 +1,14 @@
-"""Rows of unequal lengths: lists until a batch is cut, then padded at the end to one of few shapes.
-
-A shape is a compilation, and every step of padding is work: few shapes, close to what batches need.
-"""
+"""Rows of unequal lengths: lists until a batch is cut, then padded at the end."""
 
 import copy
+import functools
 from typing import Any
 
 import numpy as np
 
 from alphorn.core.masked import Masked
 from alphorn.errors import DataError
-
-# Shapes that a table's batches are padded to, and what another one must save to be worth it.
-_MOST_SHAPES = 4
-_LEAST_GAIN = 0.05
-_BATCHES_A_SHAPE = 8
-_SAMPLE = 256
+from alphorn.training.shapes import rounded_up
 
 
 class Ragged:
@@ -44,9 +37,15 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @functools.cached_property
+    def counts(self) -> np.ndarray:
+        """How many steps each row has, those inside steps counted."""
+        return np.array([_count(row, self.levels) for row in self.rows], np.int64)
+
     def part(self, rows: slice) -> "Ragged":
         """Returns some of the rows, as a view."""
         part = copy.copy(self)
+        vars(part).pop("counts", None)
         part.rows, part.sizes = self.rows[rows], self.sizes[rows]
         return part
 
@@ -67,77 +66,6 @@ class Ragged:
         return Masked.trusted(data, mask)
 
 
-def rounded_up(sizes: Any) -> np.ndarray:
-    """Returns sizes rounded up to three binary digits: at most a quarter more, and seldom new.
-
-    >>> rounded_up([3, 9, 30, 200]).tolist()
-    [3, 10, 32, 224]
-    """
-    sizes = np.maximum(np.asarray(sizes, np.int64), 1)
-    unit = 2 ** np.maximum(np.floor(np.log2(sizes)).astype(np.int64) - 2, 0)
-    return -(-sizes // unit) * unit
-
-
-class Shapes:
-    """The few shapes that the batches of a table are padded to.
-
-    Args:
-        sizes: `(rows, levels)`, what each row needs.
-        batch_size: Rows a batch.
-        shuffled: Whether batches are drawn anew each epoch, or are the rows as they stand.
-
-    >>> rows = np.array([[3]] * 300 + [[200]] * 20)
-    >>> Shapes(rows, 10, shuffled=False).chosen.tolist()
-    [[3], [200]]
-    """
-
-    def __init__(self, sizes: np.ndarray, batch_size: int, shuffled: bool):
-        self.sizes, self.batch_size = sizes, batch_size
-        whole = len(sizes) // batch_size
-        if len(sizes) <= batch_size:
-            self.chosen = rounded_up(sizes.max(0))[None]
-            return
-        if shuffled:  # of its own seed: the same table has the same shapes in every run
-            rows = np.random.default_rng(0).integers(0, len(sizes), (_SAMPLE, batch_size))
-        else:
-            rows = np.arange(whole * batch_size).reshape(whole, batch_size)
-        most = min(_MOST_SHAPES, 1 + whole // _BATCHES_A_SHAPE)
-        self.chosen = _chosen(sizes[rows].max(1), sizes.max(0), most)
-
-    def covering(self, index: Any) -> np.ndarray:
-        """Returns the smallest of the shapes into which the rows at `index` fit."""
-        if len(index) < self.batch_size:  # the last rows: one program more, not one a shape
-            return self.chosen[-1]
-        longest = self.sizes[index].max(0)
-        return next(shape for shape in self.chosen if (shape >= longest).all())
-
-
-def _chosen(longest: np.ndarray, largest: np.ndarray, most: int) -> np.ndarray:
-    """Returns shapes for batches of which each needs a row of `longest`: greedily the best.
-
-    The largest is always among them, and stands last.
-    """
-    columns, back = np.unique(np.vstack([longest, largest]), axis=1, return_inverse=True)
-    longest, largest = columns[:-1], columns[-1]  # inputs of equal lengths are one
-    steps = [
-        np.unique(np.minimum(rounded_up(np.quantile(column, np.linspace(0, 1, 17))), top))
-        for column, top in zip(longest.T, largest, strict=True)
-    ]
-    candidates = np.stack(np.meshgrid(*steps), -1).reshape(-1, len(largest))
-    covers = (candidates[:, None] >= longest[None]).all(-1)
-    volumes = candidates.prod(-1).astype(float)
-    chosen, cost = [largest], np.full(len(longest), float(largest.prod()))
-    while len(chosen) < most:
-        costs = np.where(covers, np.minimum(volumes[:, None], cost), cost)
-        best = costs.sum(1).argmin()
-        if costs[best].sum() > (1 - _LEAST_GAIN) * cost.sum():
-            break
-        chosen.append(candidates[best])
-        cost = costs[best]
-    chosen.sort(key=lambda shape: shape.prod())
-    return np.array(chosen)[:, back.reshape(-1)]
-
-
 def _depth(rows: Any) -> int:
     """Levels of nesting down to the steps: 2 for rows of steps, 3 for documents of sentences."""
     depth, level = 1, rows
@@ -155,6 +83,10 @@ def _sizes(row: Any, levels: int) -> list[int]:
         return [len(row)]
     inner = [_sizes(part, levels - 1) for part in row]
     return [len(row), *map(max, zip([0] * (levels - 1), *inner, strict=True))]
+
+
+def _count(row: Any, levels: int) -> int:
+    return len(row) if levels == 1 else sum(_count(part, levels - 1) for part in row)
 
 
 def equal_lengths(rows: list[Any]) -> bool:

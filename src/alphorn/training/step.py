@@ -10,13 +10,15 @@ import numpy as np
 
 from alphorn.core.transforms import functional
 from alphorn.core.variable import Variable, hold, share_lock
+from alphorn.program_cache import keep_programs
 from alphorn.training.data import Batch
 from alphorn.training.interrupts import interrupts_held
 
 # Below so many multiplications a step costs less than its dispatch: then several go in a call.
-_SMALL_STEP = 3e7
+SMALL_STEP = 3e7
 _STEPS_PER_CALL = 16
 
+keep_programs()
 jax.tree_util.register_dataclass(Batch, ["x", "y", "weight"], [])
 
 
@@ -159,10 +161,13 @@ def steps_per_call(wanted: Any, variables: list[Variable], batch: Batch) -> int:
     """
     if wanted != "auto":
         return wanted
-    rows = batch.rows
+    return _STEPS_PER_CALL if work_of(variables, batch) < SMALL_STEP else 1
+
+
+def work_of(variables: list[Variable], batch: Batch) -> int:
+    """Returns about how many multiplications a step takes."""
     positions = max(
         (int(np.prod(a.shape[1:-1])) for a in jax.tree.leaves(batch.x) if np.ndim(a) > 1),
         default=1,
     )
-    work = sum(v.size for v in variables if v.ndim > 1) * rows * positions
-    return _STEPS_PER_CALL if work < _SMALL_STEP else 1
+    return sum(v.size for v in variables if v.ndim > 1) * batch.rows * positions

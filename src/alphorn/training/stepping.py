@@ -1,6 +1,7 @@
 """compile and the steps: one batch through loss, gradients and metrics, compiled once."""
 
 import inspect
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -9,8 +10,8 @@ import numpy as np
 
 from alphorn import optimizers
 from alphorn.core import symbol
-from alphorn.core.masked import is_masked, unmask
-from alphorn.core.symbol import Symbol
+from alphorn.core.any_size import any_size
+from alphorn.core.masked import has_masked, is_masked, unmask
 from alphorn.core.tracking import Tracked, _unique
 from alphorn.core.transforms import value_and_grad
 from alphorn.errors import ArgumentError, DataError, StateError
@@ -23,17 +24,30 @@ from alphorn.training.compiled import (
     means,
     outputs_of,
 )
-from alphorn.training.data import Batch, Stream, Table, class_weights, is_stream
+from alphorn.training.data import Batch, Table, class_weights
 from alphorn.training.events import History
 from alphorn.training.interrupts import interrupts_held
+from alphorn.training.preparing import (
+    batch_is_fixed,
+    check_targets,
+    packed,
+    rows_of,
+    symbols_like,
+    unpack,
+)
+from alphorn.training.report import PaddingReport
 from alphorn.training.step import Prediction, Program
+from alphorn.training.streams import Stream, is_stream
 
 
 class Steps(Tracked if TYPE_CHECKING else object):
     """What `compile` adds to a model: the loss, the metrics, the steps on one batch."""
 
     trainer_attributes = frozenset(
-        ["optimizer", "compiled_loss", "compiled_metrics", "_loss_tracker", "history", "programs"]
+        (
+            "optimizer compiled_loss compiled_metrics _loss_tracker history programs"
+            " padding_report _trimmings"
+        ).split()
     )
     optimizer: Any = None
     loss: Any = None
@@ -42,6 +56,7 @@ class Steps(Tracked if TYPE_CHECKING else object):
     stop_training = False
     history: History | None = None
     run_eagerly = False
+    padding_report: PaddingReport | None = None
     _noted_sums: list[Any] | None = None
 
     if TYPE_CHECKING:
@@ -293,9 +308,11 @@ class Steps(Tracked if TYPE_CHECKING else object):
             if self.run_eagerly:
                 spec = self(batch.x, training=False)
             else:
-                rows = batch.rows if _batch_is_fixed(self) else None
-                inputs = _symbols_like(batch.x, rows)
-                spec = symbol.infer(self._enter, (inputs,), {"training": False})
+                rows = batch.rows if batch_is_fixed(self) else None
+                inputs = symbols_like(batch.x, rows)
+                # Rows of unequal lengths may stand where an input names a number of steps.
+                with any_size() if has_masked(batch.x) else nullcontext():
+                    spec = symbol.infer(self._enter, (inputs,), {"training": False})
             keys = sorted(spec) if isinstance(spec, dict) else []
             self._output_keys = keys
             outputs = [spec[k] for k in keys] if keys else outputs_of(spec)
@@ -324,7 +341,7 @@ class Steps(Tracked if TYPE_CHECKING else object):
                 if loss.factors:
                     self._loss_tracker.expect(loss.factors)
                 self.compiled_loss, self.compiled_metrics = loss, metrics
-        _check_targets(y, outputs, self._output_names, self.compiled_loss.losses)
+        check_targets(y, outputs, self._output_names, self.compiled_loss.losses)
         self.compiled_loss.check_labels(y, outputs)
 
     def _tables_of_ids(self) -> list[tuple[int, Embedding]]:
@@ -406,79 +423,3 @@ class Steps(Tracked if TYPE_CHECKING else object):
     def _several_outputs(self, y: Any) -> bool:
         graph = getattr(self, "graph", None)
         return graph is None or len(graph.output_symbols) == len(y)
-
-
-def packed(batch: Batch) -> Any:
-    """Returns what a step is given, as Keras has it: `x`, `(x, y)` or `(x, y, sample_weight)`."""
-    if batch.weight is not None:
-        return batch.x, batch.y, batch.weight
-    if batch.y is not None:
-        return batch.x, batch.y
-    return (batch.x,) if isinstance(batch.x, list | tuple) else batch.x
-
-
-def unpack(data: Any) -> tuple[Any, Any, Any]:
-    """Returns `(x, y, sample_weight)` from what a step got, None for what is missing."""
-    parts = data if isinstance(data, tuple) else (data,)
-    x, y, weight, *_ = (*parts, None, None)
-    return x, y, weight
-
-
-def rows_of(y_pred: Any) -> int:
-    """Returns the number of rows of a model's outputs."""
-    return unmask(outputs_of(y_pred)[0]).shape[0]
-
-
-def _batch_is_fixed(model: Any) -> bool:
-    """Returns whether a model takes one batch size only: it keeps states, or its Input says so."""
-    graph = getattr(model, "graph", None)
-    if graph is not None and any(s.shape[0] is not None for s in graph.input_symbols):
-        return True
-    return any(getattr(layer, "stateful", False) for layer in model._family())
-
-
-def _symbols_like(x: Any, rows: int | None) -> Any:
-    def like(leaf: Any) -> Symbol:
-        if is_masked(leaf):
-            rank = leaf.mask.ndim
-            return Symbol((rows, *[None] * (rank - 1), *leaf.shape[rank:]), leaf.dtype, rank)
-        return Symbol((rows, *np.shape(leaf)[1:]), leaf.dtype)
-
-    return jax.tree.map(like, x, is_leaf=is_masked)
-
-
-def _check_targets(y: list, outputs: list, names: list[str], losses: list) -> None:
-    """Raises DataError where targets are missing or have another shape than their output."""
-    for labels, output, name, loss in zip(y, outputs, names, losses, strict=True):
-        if loss is None:
-            continue
-        if labels is None:
-            raise DataError(
-                f"targets of '{name}'",
-                received="none",
-                expected="targets, because the output has a loss",
-                fix=f"y={{'{name}': ...}}, or loss={{'{name}': None}} in compile",
-            )
-        kind = getattr(type(loss), "__name__", "")
-        given, wanted = np.shape(unmask(labels)), tuple(output.shape)
-        if not type(loss).__module__.startswith("alphorn.") or kind == "LossFunctionWrapper":
-            continue
-        if kind == "CategoricalCrossentropy" and len(given) < len(wanted):
-            raise DataError(
-                f"targets of '{name}'",
-                received=f"shape {given}",
-                expected=f"shape {wanted}: one-hot rows",
-                fix="for class numbers compile with loss='sparse_categorical_crossentropy'",
-            )
-        pairs = list(zip(given, wanted, strict=False))[1:]
-        if len(given) == len(wanted) and any(n not in (None, g) for g, n in pairs):
-            numbers = ("Sparse", "Circle", "CategoricalGeneralized")  # one a row or step
-            if kind.startswith(numbers) and given[-1] == 1:
-                continue
-            raise DataError(
-                f"targets of '{name}'",
-                received=f"shape {given}",
-                expected=f"shape {wanted}, that of the output (None is any size)",
-                fix="give the last layer as many units as a target has numbers; class numbers want"
-                " loss='sparse_categorical_crossentropy'",
-            )

@@ -1,0 +1,63 @@
+"""What padding cost in a run of fit, evaluate or predict."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from alphorn.training.data import Block
+from alphorn.training.lengths import Lengths
+
+
+@dataclass
+class PaddingReport:
+    """How much padding a run computed; steps of all its inputs and epochs.
+
+    Args:
+        padded: Steps with all padding, each row as long as the longest of all.
+        computed: Steps that were computed.
+        valid: Steps that are no padding.
+        lengths: The lengths to which batches were cut or padded, one number for each axis of time.
+        programs: How many programs ran: one for each length, number of rows and of batches a call.
+        why: Why padding was left in place; "" where it was cut.
+
+    >>> PaddingReport(padded=200, computed=120, valid=100).share_left_out
+    0.8
+    """
+
+    padded: int = 0
+    computed: int = 0
+    valid: int = 0
+    lengths: list[tuple[int, ...]] = field(default_factory=list)
+    programs: int = 0
+    why: str = ""
+    _seen: set[Any] = field(default_factory=set, repr=False)
+
+    @property
+    def share_left_out(self) -> float:
+        """The share of all padding that was not computed; 0 where there is none."""
+        padding = self.padded - self.valid
+        return (self.padded - self.computed) / padding if padding else 0.0
+
+    def note(self, block: Block, lengths: Lengths | None) -> None:
+        """Counts a call on a block of a table."""
+        key = None if block.sizes is None else tuple(block.sizes.tolist())
+        program = key, block.batch.rows, block.count
+        if program not in self._seen:
+            self._seen.add(program)
+            self.programs += 1
+        if key is None or block.sizes is None or block.rows is None or lengths is None:
+            return
+        if key not in self.lengths:
+            self.lengths = sorted([*self.lengths, key])
+        padded, computed, valid = lengths.steps(block.rows, block.sizes)
+        self.padded += padded
+        self.computed += computed
+        self.valid += valid
+
+    def __str__(self) -> str:
+        if not self.lengths:
+            return f"no lengths; {self.programs} programs" + (f"; {self.why}" if self.why else "")
+        lengths = ", ".join("x".join(map(str, size)) for size in self.lengths)
+        return (
+            f"{self.share_left_out:.0%} of the padding left out; lengths {lengths};"
+            f" {self.programs} programs" + (f"; {self.why}" if self.why else "")
+        )

@@ -1,0 +1,96 @@
+"""Data that come by and by: generators, PyDatasets, loaders of other libraries."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from alphorn.errors import DataError
+from alphorn.training.data import Batch, Block, as_table, is_table, is_table_leaf
+from alphorn.training.ragged import Ragged
+from alphorn.training.workers import made_ahead, wants_workers
+
+
+class Stream:
+    """Data that comes by and by: a generator, a PyDataset, a loader of another library.
+
+    Args:
+        source: Yields `x`, `(x, y)` or `(x, y, sample_weight)`, each with its batch axis.
+        steps: Batches an epoch; None for the source's own length, or until it ends.
+    """
+
+    ragged = True
+    batch_size: int | None = None
+
+    def __init__(self, source: Any, steps: int | None = None):
+        self.source = source
+        self.known = len(source) if hasattr(source, "__len__") else None
+        if self.known is None:
+            self.known = getattr(source, "num_batches", None)
+        self.steps = steps or self.known
+        self.iterator: Iterator[Any] | None = None
+
+    def _next(self) -> Iterator[Any]:
+        if hasattr(self.source, "__getitem__") and wants_workers(self.source):
+            return made_ahead(self.source, self.known)
+        if hasattr(self.source, "__getitem__") and self.known is not None:
+            return (self.source[i] for i in range(self.known))
+        if hasattr(self.source, "as_numpy_iterator"):
+            return self.source.as_numpy_iterator()
+        return iter(self.source)
+
+    def blocks(self, rows: np.ndarray | None, size: int, order: str = "") -> Iterator[Block]:
+        """Yields batches one at a time; a source that never ends goes on where it was."""
+        if hasattr(self.source, "on_epoch_begin"):
+            self.source.on_epoch_begin()
+        unnumbered = getattr(self.source, "num_batches", 0) is None
+        endless = self.known is None and (iter_is_self(self.source) or unnumbered)
+        if self.iterator is None or not endless:
+            self.iterator = self._next()
+        count = 0
+        while self.steps is None or count < self.steps:
+            item = next(self.iterator, _END)
+            if item is _END:
+                break
+            yield Block(as_batch(item))
+            count += 1
+        if hasattr(self.source, "on_epoch_end"):
+            self.source.on_epoch_end()
+
+
+_END = object()
+
+
+def iter_is_self(source: Any) -> bool:
+    """Returns whether `source` is an iterator, which cannot start again."""
+    return isinstance(source, Iterator)
+
+
+def as_batch(item: Any) -> Batch:
+    """Returns what a stream yielded as a Batch."""
+    parts = item if isinstance(item, tuple) else (item,)
+    if not 1 <= len(parts) <= 3:
+        raise DataError(
+            "a batch from the data",
+            received=f"a tuple of {len(parts)}",
+            expected="x, (x, y) or (x, y, sample_weight)",
+        )
+    names = ("x", "y", "sample_weight")
+    tables = [_whole(as_table(p, n)) for p, n in zip(parts, names, strict=False)]
+    return Batch(*tables)
+
+
+def _whole(table: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf: leaf.take(range(len(leaf))) if isinstance(leaf, Ragged) else leaf,
+        table,
+        is_leaf=is_table_leaf,
+    )
+
+
+def is_stream(x: Any) -> bool:
+    """Returns whether `x` yields batches, and is no table of rows."""
+    if is_table(x) or isinstance(x, list | tuple | dict | Ragged) or x is None:
+        return False
+    return isinstance(x, Iterable) or hasattr(x, "__getitem__")
