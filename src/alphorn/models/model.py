@@ -15,6 +15,7 @@ from alphorn.errors import ArgumentError, StateError
 from alphorn.models.config import graph_config, graph_from_config
 from alphorn.models.graph import Graph
 from alphorn.naming import auto_name, register
+from alphorn.training.compile_config import compile_config, compile_from_config
 from alphorn.training.loop import Trainer
 
 __all__ = ["Functional", "Model", "clone_model"]
@@ -195,8 +196,25 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
             return super().from_config(config)  # pyright: ignore[reportReturnType]
         inputs, outputs = graph_from_config(config, custom_objects)
         model = cls(inputs, outputs, name=config.get("name"))
-        model.trainable = config.get("trainable", True)
+        if not config.get("trainable", True):
+            model.trainable = False
         return model
+
+    @property
+    def file_identity(self) -> dict[str, Any] | None:
+        """The names under which Keras's files hold this class; None for its own."""
+        if type(self) is not Model or self.graph is None:
+            return None
+        module, name = "keras.src.models.functional", "Functional"
+        return {"module": module, "class_name": name, "registered_name": name}
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Returns the arguments of `compile` as plain data, nothing before it was called."""
+        return compile_config(self)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles by what `get_compile_config` gave."""
+        compile_from_config(self, config)
 
     def copied(self, again: Callable, inputs: Any = None, call: Callable | None = None) -> "Model":
         """Returns a model like this of the layers that `again(layer)` gives; for `clone_model`."""
@@ -250,16 +268,34 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
         if now and (not before or any(s.masked for s in symbols_in(now))):
             self.seen_arguments = now
 
-    # --- weights in files
+    # --- files
 
-    def save_weights(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
-        """Writes the weights to a `.weights.h5` file, beside it first and then renamed."""
-        Model.weights_writer(self, filepath, overwrite, **kwargs)
+    def save(
+        self, filepath: Any, overwrite: bool = True, zipped: bool | None = None, **kwargs: Any
+    ) -> None:
+        """Writes the model to a `.keras` archive: config, weights, compile state; see `load_model`."""
+        Model.model_writer(self, filepath, overwrite, zipped, **kwargs)
+
+    def to_json(self, **kwargs: Any) -> str:
+        """Returns what makes the model again, without weights; see `models.model_from_json`."""
+        return Model.json_writer(self, **kwargs)
+
+    def save_weights(
+        self,
+        filepath: Any,
+        overwrite: bool = True,
+        max_shard_size: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Writes the weights to a `.weights.h5` file, to shards of it, or to `.safetensors`."""
+        Model.weights_writer(self, filepath, overwrite, max_shard_size, **kwargs)
 
     def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
-        """Reads the weights from a `.weights.h5` file."""
+        """Reads the weights from such a file, or from a `.keras` archive; also `by_name=True`."""
         Model.weights_reader(self, filepath, skip_mismatch, **kwargs)
 
+    model_writer: ClassVar[Callable[..., None]]
+    json_writer: ClassVar[Callable[..., str]]
     weights_writer: ClassVar[Callable[..., None]]
     weights_reader: ClassVar[Callable[..., None]]
 

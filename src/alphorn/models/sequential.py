@@ -155,6 +155,11 @@ class Sequential(Model):
     def _like(self, inputs: Any, outputs: Any) -> Model:
         return Model(inputs, outputs, name=self.name)
 
+    @property
+    def file_identity(self) -> dict[str, Any] | None:
+        """The names under which Keras's files hold this class; None for its own."""
+        return {"module": "keras"} if type(self) is Sequential else None
+
     def get_config(self) -> dict[str, Any]:
         """Returns the layers."""
         begin = [] if self._begin is None else [self._begin.node.operation]
