@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import io
 import json
+import lzma
 import shutil
 import tempfile
 import zipfile
@@ -18,7 +19,7 @@ from alphorn.errors import ArgumentError, FileError
 from alphorn.files import written_beside
 from alphorn.models.model import Model
 from alphorn.saving.configs import model_from, model_json, parsed
-from alphorn.saving.stores import H5Store, Store, h5_file, write_h5
+from alphorn.saving.stores import H5Store, Store, h5_file, whole, write_h5
 from alphorn.saving.weights import OPENERS, may_write, parts_of, read_into
 
 __all__ = ["load_model", "save_model"]
@@ -69,11 +70,11 @@ def save_model(
     parts = parts_of(model)
     if zipped is False:
         path.mkdir(exist_ok=True)
-        with contextlib.ExitStack() as whole:
+        with contextlib.ExitStack() as together:
             for name, text in texts.items():
-                beside = whole.enter_context(written_beside(path / name))
+                beside = together.enter_context(written_beside(path / name))
                 beside.write_text(text, encoding="utf-8")
-            beside = whole.enter_context(written_beside(path / WEIGHTS))
+            beside = together.enter_context(written_beside(path / WEIGHTS))
             with h5py.File(beside, "w") as file:
                 write_h5(file, parts)
         return
@@ -136,6 +137,20 @@ def load_model(
     return model
 
 
+# What zipfile raises for what is no archive, or is one no longer; RuntimeError for encrypted
+# members and for ways of compression that it does not know.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+)
+
+
 class _Folder:
     """The members of a model that stand in a folder."""
 
@@ -194,7 +209,9 @@ class _Archive:
 
     def read(self, name: str) -> bytes:
         """Returns a member, its checksum proved."""
-        return self.archive.read(self._info(name))
+        info = self._info(name)
+        with _whole_zip(self.path):
+            return self.archive.read(info)
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[Any]:
@@ -207,27 +224,24 @@ def _members(path: Path) -> Iterator[_Folder | _Archive]:
     if path.is_dir():
         yield _Folder(path)
         return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield _Archive(archive, path)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, zlib.error, OSError) as error:
-        raise FileError(
-            f"{path.name}",
-            received=f"{error}",
-            expected="a whole .keras archive",
-            fix="it was cut short or is of another kind: write it again by model.save",
-        ) from None
-    except (NotImplementedError, RuntimeError, ValueError, OverflowError) as error:
-        if isinstance(error, ArgumentError):
-            raise
-        raise FileError(f"{path.name}", f"{error}", "a whole .keras archive") from None
+    with _whole_zip(path):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        yield _Archive(archive, path)
+
+
+def _whole_zip(path: Path) -> contextlib.AbstractContextManager[None]:
+    return whole(path.name, ".keras archive", *_DAMAGED)
 
 
 @contextlib.contextmanager
 def _archived(path: Path) -> Iterator[Store]:
-    with _members(path) as members, members.open(WEIGHTS) as source:
-        with h5_file(source, path.name) as file:
-            yield H5Store(file, path.name)
+    with (
+        _members(path) as members,
+        members.open(WEIGHTS) as source,
+        h5_file(source, path.name) as file,
+    ):
+        yield H5Store(file, path.name)
 
 
 OPENERS[".keras"] = _archived

@@ -17,7 +17,7 @@ import h5py
 import jax.numpy as jnp
 import numpy as np
 
-from alphorn.errors import ArgumentError, FileError
+from alphorn.errors import AlphornError, ArgumentError, FileError
 from alphorn.files import written_beside
 from alphorn.saving.places import Holder
 
@@ -88,6 +88,10 @@ class H5Store(Store):
 
     def entry(self, place: str) -> Entry | None:
         """Returns the array at a place, or None."""
+        with _whole_h5(self.name):
+            return self._entry(place)
+
+    def _entry(self, place: str) -> Entry | None:
         found = self._found(place)
         if not isinstance(found, h5py.Dataset):
             return None
@@ -105,13 +109,18 @@ class H5Store(Store):
             if claimed > _SMALL and claimed > _EXPANSION * found.id.get_storage_size():
                 what = f"{claimed} bytes that are not there: shape {found.shape}"
                 raise self._refused(place, what)
-            value = np.asarray(found[()])
+            with _whole_h5(self.name):
+                value = np.asarray(found[()])
             return value.view(jnp.bfloat16) if bfloat16 else value
 
         return Entry(tuple(found.shape), read)
 
     def named(self) -> dict[str, str]:
         """Returns the places of layers by the names in the file."""
+        with _whole_h5(self.name):
+            return self._named()
+
+    def _named(self) -> dict[str, str]:
         found: dict[str, str] = {}
         stack = [("", self.file)]
         seen: set[Any] = set()
@@ -194,22 +203,42 @@ class Tensors(Store):
 
 
 @contextlib.contextmanager
+def whole(name: str, kind: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turns what a library says of a damaged file into an error that says what to do.
+
+    Args:
+        name: Of the file.
+        kind: What it should be.
+        *errors: What the library raises.
+    """
+    try:
+        yield
+    except errors as error:
+        if isinstance(error, AlphornError):
+            raise
+        raise FileError(
+            f"load_weights: {name}",
+            received=f"{error}",
+            expected=f"a whole {kind}",
+            fix="it was cut short or is of another kind: save the model or its weights again",
+        ) from None
+
+
+def _whole_h5(name: str) -> contextlib.AbstractContextManager[None]:
+    return whole(name, "HDF5 file", OSError, RuntimeError, KeyError, ValueError, TypeError)
+
+
+@contextlib.contextmanager
 def h5_file(source: Any, name: str) -> Iterator[h5py.File]:
     """Opens an HDF5 file, or what holds one, to read.
 
     Raises:
         FileError: where it is damaged or of another kind.
     """
-    try:
-        with h5py.File(source, "r") as file:
-            yield file
-    except (OSError, RuntimeError, KeyError, UnicodeError) as error:
-        raise FileError(
-            f"load_weights: {name}",
-            received=f"{error}",
-            expected="a whole HDF5 file",
-            fix="it was cut short or is of another kind: write it again by save_weights",
-        ) from None
+    with _whole_h5(name):
+        file = h5py.File(source, "r")
+    with file:
+        yield file
 
 
 def write_h5(file: h5py.File, parts: Sequence[Holder]) -> None:
@@ -254,10 +283,10 @@ def write_shards(path: Path, parts: Sequence[Holder], limit: float) -> None:
             name = _shard_name(base, len(shards) - 1)
             if name not in names:
                 names.append(name)
-    with contextlib.ExitStack() as whole:  # renamed together, once all are written
-        target = whole.enter_context(written_beside(path))
+    with contextlib.ExitStack() as together:  # renamed together, once all are written
+        target = together.enter_context(written_beside(path))
         besides = [
-            whole.enter_context(written_beside(path.with_name(_shard_name(base, i))))
+            together.enter_context(written_beside(path.with_name(_shard_name(base, i))))
             for i in range(len(shards))
         ]
         for beside, held in zip(besides, shards, strict=True):
@@ -302,13 +331,8 @@ def write_tensors(path: Path, parts: Sequence[Holder]) -> None:
 def tensors_file(path: Path) -> Iterator[Tensors]:
     """Opens a safetensors file to read."""
     library = _safetensors()
-    try:
-        with library.safe_open(os.fspath(path), "numpy") as file:
-            yield Tensors(file)
-    except (library.SafetensorError, OSError) as error:
-        raise FileError(
-            f"load_weights: {path.name}",
-            received=f"{error}",
-            expected="a whole safetensors file",
-            fix="it was cut short or is of another kind: write it again by save_weights",
-        ) from None
+    errors = (library.SafetensorError, OSError)
+    with whole(path.name, "safetensors file", *errors):
+        file = library.safe_open(os.fspath(path), "numpy")
+    with file as opened:
+        yield Tensors(opened)
