@@ -68,11 +68,21 @@ def graph_config(graph: Graph) -> dict[str, Any]:
             for args, kwargs in nodes
         ]
         layers.append(entry)
+
+    def end(symbol: Symbol) -> list[Any]:
+        name, index, place = history(symbol)
+        return [name, index + _before(symbol.node and symbol.node.operation), place]
+
     return {
         "layers": layers,
-        "input_layers": jax.tree.map(history, graph.inputs, is_leaf=is_symbol),
-        "output_layers": jax.tree.map(history, graph.outputs, is_leaf=is_symbol),
+        "input_layers": jax.tree.map(end, graph.inputs, is_leaf=is_symbol),
+        "output_layers": jax.tree.map(end, graph.outputs, is_leaf=is_symbol),
     }
+
+
+def _before(layer: Any) -> int:
+    """Returns from where Keras counts the calls of a layer, where it names inputs and outputs."""
+    return getattr(layer, "nodes_before", 0)
 
 
 def graph_from_config(
@@ -135,12 +145,14 @@ class _Revival:
         if isinstance(tree, dict):
             return {k: self.find(v) for k, v in tree.items()}
         if len(tree) == 3 and isinstance(tree[0], str) and isinstance(tree[1], int):
-            self.compute((tree[0], tree[1]))
-            return self.at(tree)
+            name, index, place = tree
+            index -= _before(self.made.get(name))
+            self.compute((name, index))
+            return self.at([name, index, place])
         return [self.find(v) for v in tree]
 
     def at(self, history: list[Any]) -> Symbol:
-        name, index, place = history[:3]
+        name, index, place = history
         return self.outputs[name, index][place]
 
     def node(self, place: Place) -> dict:

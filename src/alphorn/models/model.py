@@ -208,6 +208,30 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
         module, name = "keras.src.models.functional", "Functional"
         return {"module": module, "class_name": name, "registered_name": name}
 
+    @property
+    def nodes_before(self) -> int:
+        """Where Keras begins to count calls: its functional models have one from their birth."""
+        return int(self.graph is not None)
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """Returns the shape of the data that a subclass has seen, for files."""
+        if self.graph is not None or not self.seen_arguments:
+            return None if self.graph is not None else super().get_build_config()
+        shapes = jax.tree.map(lambda s: list(s.shape), self.seen_arguments, is_leaf=is_symbol)
+        if len(shapes) == 1:
+            return {"input_shape": next(iter(shapes.values()))}
+        return {"shapes_dict": {f"{k}_shape": v for k, v in shapes.items()}}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Builds a subclass for data of the shapes of `get_build_config()`."""
+        shapes = config.get("shapes_dict")
+        if shapes is None or "call" not in type(self).__dict__:
+            super().build_from_config(config)
+            return
+        given = {k.removesuffix("_shape"): symbols_of(self, v) for k, v in shapes.items()}
+        infer(self._enter, (), given | {"training": False})
+        self.built = True
+
     def get_compile_config(self) -> dict[str, Any]:
         """Returns the arguments of `compile` as plain data, nothing before it was called."""
         return compile_config(self)

@@ -30,6 +30,7 @@ class Sequential(Model):
     """
 
     masking = nest
+    nodes_before = 0  # pyright: ignore[reportAssignmentType]
 
     def __init__(
         self, layers: Sequence[Any] | None = None, trainable: bool = True, name: str | None = None
@@ -171,7 +172,14 @@ class Sequential(Model):
     ) -> "Sequential":
         """Makes a model from `get_config()`."""
         layers = [deserialize(x, "layers", custom_objects) for x in config["layers"]]
-        return cls(layers, name=config.get("name"))
+        model = cls(layers, name=config.get("name"))
+        begin = model._begin
+        if begin is not None and begin.shape[0] is not None and config.get("build_input_shape"):
+            # Keras notes the batch that built a model; only state over batches depends on it.
+            model._deferred = not any(getattr(x, "stateful", False) for x in model.layers)
+        if not config.get("trainable", True):
+            model.trainable = False
+        return model
 
 
 register("layers", Sequential, "Sequential")
