@@ -10,8 +10,22 @@ import pytest
 import alphorn
 from alphorn import saving
 from cases import LAYERS, Case
-from nets import CLASSIFYING, FEATURES, IDS, LABELS, STEP_LABELS, X, Y, forked, gap, line, mlp
-from nets import rnn, start, tagger
+from nets import (
+    CLASSIFYING,
+    FEATURES,
+    IDS,
+    LABELS,
+    STEP_LABELS,
+    X,
+    Y,
+    forked,
+    gap,
+    line,
+    mlp,
+    rnn,
+    start,
+    tagger,
+)
 from rows import weights_for, without_draws
 from rows_training import (
     COMMON,

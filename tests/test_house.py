@@ -24,7 +24,7 @@ SOURCE = ROOT / "src" / "alphorn"
 # A module imports from lower floors, and from those before it in its own wing (a line of names).
 FLOORS: list[list[str]] = [
     [
-        "errors files config loading naming fields",
+        "errors files config loading naming serialization fields",
     ],
     [
         """core core.scope core.signature core.rules core.refusal core.assignment core.variable
@@ -66,7 +66,7 @@ FLOORS: list[list[str]] = [
         """models.graph models.operations models.config models.model models.sequential flow summary
         viz.layout viz.style viz.drawing viz
         checking.running checking.batches checking.comparing checking.wording checking
-        saving.places saving.stores saving.weights saving.configs saving.archive saving models""",
+        saving.places saving.stores saving.weights saving.configs saving.archive models saving""",
         """preprocessing.image.packages preprocessing.image.arrays preprocessing.image.affine
         preprocessing.image.color preprocessing.image.resize preprocessing.image.files
         preprocessing.image.iterators preprocessing.image.batches preprocessing.image.memory

@@ -324,11 +324,13 @@ def _revive_object(config: dict, name: str, inner: Any, kind: str | None) -> Any
         )
     made = shared(config, target)
     if made is None:
-        made = target.from_config(inner) if hasattr(target, "from_config") else target(**inner)
-        if config.get("build_config") and not getattr(made, "built", True):
-            made.build_from_config(config["build_config"])
-        if config.get("compile_config") and hasattr(made, "compile_from_config"):
-            made.compile_from_config(config["compile_config"])
+        made = getattr(target, "from_config", lambda given: target(**given))(inner)
+        build = getattr(made, "build_from_config", None)
+        if config.get("build_config") and build and not getattr(made, "built", True):
+            build(config["build_config"])
+        compile_again = getattr(made, "compile_from_config", None)
+        if config.get("compile_config") and compile_again:
+            compile_again(config["compile_config"])
         note_read(config, made)
     return made
 

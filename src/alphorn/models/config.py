@@ -54,9 +54,9 @@ def graph_config(graph: Graph) -> dict[str, Any]:
     for key, owner in owners.items():
         nodes = [(n.args, n.kwargs) for n in calls[key] if n.inputs]
         if isinstance(owner, Operation):
-            entry, *call = operation_entry(owner, *nodes[0])
+            entry, given, options = operation_entry(owner, *nodes[0])
             entry["config"]["name"] = names[key]
-            nodes = [tuple(call)]
+            nodes = [(given, options)]
         else:
             entry = serialize_object(owner)
         entry["name"] = names[key]

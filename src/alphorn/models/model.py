@@ -305,14 +305,10 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
         return Model.json_writer(self, **kwargs)
 
     def save_weights(
-        self,
-        filepath: Any,
-        overwrite: bool = True,
-        max_shard_size: float | None = None,
-        **kwargs: Any,
+        self, filepath: Any, overwrite: bool = True, max_shard_size: float | None = None
     ) -> None:
         """Writes the weights to a `.weights.h5` file, to shards of it, or to `.safetensors`."""
-        Model.weights_writer(self, filepath, overwrite, max_shard_size, **kwargs)
+        Model.weights_writer(self, filepath, overwrite, max_shard_size)
 
     def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
         """Reads the weights from such a file, or from a `.keras` archive; also `by_name=True`."""

@@ -30,7 +30,6 @@ class Sequential(Model):
     """
 
     masking = nest
-    nodes_before = 0  # pyright: ignore[reportAssignmentType]
 
     def __init__(
         self, layers: Sequence[Any] | None = None, trainable: bool = True, name: str | None = None
@@ -155,6 +154,11 @@ class Sequential(Model):
 
     def _like(self, inputs: Any, outputs: Any) -> Model:
         return Model(inputs, outputs, name=self.name)
+
+    @property
+    def nodes_before(self) -> int:
+        """Where Keras begins to count calls of a Sequential."""
+        return 0
 
     @property
     def file_identity(self) -> dict[str, Any] | None:

@@ -19,8 +19,9 @@ from alphorn.errors import ArgumentError, FileError
 from alphorn.files import written_beside
 from alphorn.models.model import Model
 from alphorn.saving.configs import model_from, model_json, parsed
+from alphorn.saving.places import holders, optimizer_holders
 from alphorn.saving.stores import H5Store, Store, h5_file, whole, write_h5
-from alphorn.saving.weights import OPENERS, may_write, parts_of, read_into
+from alphorn.saving.weights import OPENERS, may_write, read_into
 
 __all__ = ["load_model", "save_model"]
 
@@ -67,7 +68,7 @@ def save_model(
     now = datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")
     metadata = json.dumps({"keras_version": KERAS_VERSION, "date_saved": now})
     texts = {METADATA: metadata, CONFIG: config}
-    parts = parts_of(model)
+    parts = [*holders(model), *optimizer_holders(model)]
     if zipped is False:
         path.mkdir(exist_ok=True)
         with contextlib.ExitStack() as together:

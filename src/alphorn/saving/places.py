@@ -1,5 +1,6 @@
 """Where each Variable of a model stands in a file, as Keras 3 lays files out."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,13 +40,21 @@ class Holder:
         return f"{self.where}/vars" if self.where else "vars"
 
 
-def holders(model: Any) -> list[Holder]:
-    """Returns the parts of a layer or model, each once, in the order of Keras's files."""
-    return _walk(model, "", set())
+def holders(model: Any, leave: Iterable[Any] = ()) -> list[Holder]:
+    """Returns the parts of a layer or model, each once, in the order of Keras's files.
+
+    Args:
+        model: The layer or model.
+        leave: Parts that do not count.
+    """
+    return _walk(model, "", {id(part) for part in leave})
 
 
-def optimizer_holders(optimizer: Optimizer) -> list[Holder]:
+def optimizer_holders(model: Any, leave: Iterable[Any] = ()) -> list[Holder]:
     """Returns what a compiled model's file holds of its optimizer."""
+    optimizer: Optimizer | None = getattr(model, "optimizer", None)
+    if optimizer is None or any(optimizer is part for part in leave):
+        return []
     found = [Holder(OPTIMIZER, optimizer.name, optimizer.variables)]
     if isinstance(optimizer, LossScaleOptimizer):  # Keras writes the inner one's state twice
         inner = optimizer.inner_optimizer

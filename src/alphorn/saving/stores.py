@@ -122,14 +122,14 @@ class H5Store(Store):
 
     def _named(self) -> dict[str, str]:
         found: dict[str, str] = {}
-        stack = [("", self.file)]
+        stack: list[tuple[str, h5py.Group]] = [("", self.file)]
         seen: set[Any] = set()
         while stack:
             where, group = stack.pop()
             if group.id in seen:
                 continue
             seen.add(group.id)
-            for key in group:
+            for key in map(str, group):
                 place = f"{where}/{key}" if where else key
                 inner = self._found(place)
                 if not isinstance(inner, h5py.Group):

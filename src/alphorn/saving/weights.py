@@ -13,6 +13,7 @@ from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError, ShapeError, UnexpectedArgumentError
 from alphorn.files import written_beside
 from alphorn.models.model import Model
+from alphorn.optimizers import Optimizer
 from alphorn.saving.places import OPTIMIZER, Holder, holders, optimizer_holders
 from alphorn.saving.stores import (
     Entry,
@@ -63,12 +64,12 @@ def save_weights(
         filepath: Ends in `.weights.h5`, `.safetensors`, or `.weights.json` for shards.
         overwrite: Whether a file that is there is replaced.
         max_shard_size: How many GB a file may have; the weights then stand in several.
-        **kwargs: None.
+        **kwargs: `objects_to_skip`, parts that are left out.
 
     Raises:
         ArgumentError: another ending, or a file that is there with `overwrite=False`.
     """
-    _no_more("save_weights", kwargs)
+    leave = _left_out("save_weights", kwargs)
     path = _checked(filepath, (".weights.h5", ".weights.json", ".safetensors"))
     if (max_shard_size is not None) != path.name.endswith(".json"):
         raise ArgumentError(
@@ -78,7 +79,7 @@ def save_weights(
         )
     model.need_built("save_weights")
     may_write("save_weights", path, overwrite)
-    parts = parts_of(model)
+    parts = [*holders(model, leave), *optimizer_holders(model, leave)]
     if max_shard_size is not None:
         write_shards(path, parts, max_shard_size * 2**30)
         return
@@ -107,21 +108,21 @@ def load_weights(
         skip_mismatch: Whether weights of other shapes, or that are not there, are left alone.
         by_name: Whether layers take the weights of layers that had their names, wherever they
             stood, and the others stay as they are; for HDF5.
-        **kwargs: None.
+        **kwargs: `objects_to_skip`, parts that stay as they are.
 
     Raises:
         FileError: one that is damaged, or that was made to do harm.
         ArgumentError: no such file, or a weight that is not in it.
         ShapeError: a weight of another shape.
     """
-    _no_more("load_weights", kwargs)
+    leave = _left_out("load_weights", kwargs)
     path = _checked(filepath, tuple(OPENERS))
     model.need_built("load_weights")
     if not path.exists():
         raise ArgumentError("load_weights", received=str(path), expected="a file that exists")
     opener = next(o for ending, o in OPENERS.items() if path.name.endswith(ending))
     with opener(path) as store:
-        read_into(model, store, path.name, skip_mismatch, by_name)
+        read_into(model, store, path.name, skip_mismatch, by_name, leave)
 
 
 def read_into(
@@ -130,6 +131,7 @@ def read_into(
     name: str,
     skip_mismatch: bool = False,
     by_name: bool = False,
+    leave: Sequence[Any] = (),
     fresh: bool = False,
 ) -> None:
     """Gives a model the weights of an open file.
@@ -138,21 +140,17 @@ def read_into(
         model, skip_mismatch, by_name: As in `load_weights`.
         store: The file.
         name: Its name, for errors.
+        leave: Parts that stay as they are.
         fresh: Whether nobody has the model yet: then no second copy of all weights is held.
     """
-    parts = _by_name(model, store, name) if by_name else holders(model)
+    parts = _by_name(model, store, name) if by_name else holders(model, leave)
     found = _fitting(model, parts, store, name, skip_mismatch)
-    found += [] if by_name else _of_optimizer(model, store, name)
+    if not by_name and optimizer_holders(model, leave):
+        found += _of_optimizer(model, store, name)
     values = ((variable, entry.read()) for variable, entry in found)
     with interrupts_held():
         for variable, value in values if fresh else list(values):
             variable.assign(value)
-
-
-def parts_of(model: Any) -> list[Holder]:
-    """Returns all that a file holds: the model's parts and its optimizer's."""
-    optimizer = getattr(model, "optimizer", None)
-    return [*holders(model), *(optimizer_holders(optimizer) if optimizer is not None else [])]
 
 
 def _by_name(model: Layer, store: Store, name: str) -> list[Holder]:
@@ -179,8 +177,8 @@ def _by_name(model: Layer, store: Store, name: str) -> list[Holder]:
 
 def _of_optimizer(model: Any, store: Store, name: str) -> list[tuple[Variable, Entry]]:
     """Returns the optimizer's state in the file; none where it has none, or another's."""
-    optimizer = getattr(model, "optimizer", None)
-    count = store.count(f"{OPTIMIZER}/vars") if optimizer is not None else 0
+    optimizer: Optimizer = model.optimizer
+    count = store.count(f"{OPTIMIZER}/vars")
     if not count:
         return []
     if not optimizer.built and count > len(optimizer.variables):
@@ -250,9 +248,11 @@ def _checked(filepath: Any, endings: tuple[str, ...]) -> Path:
     return path
 
 
-def _no_more(what: str, kwargs: dict[str, Any]) -> None:
+def _left_out(what: str, kwargs: dict[str, Any]) -> list[Any]:
+    leave = list(kwargs.pop("objects_to_skip", None) or ())
     if kwargs:
         raise UnexpectedArgumentError(what, ", ".join(kwargs), "its own arguments")
+    return leave
 
 
 Model.weights_writer = staticmethod(save_weights)
