@@ -66,7 +66,7 @@ FLOORS: list[list[str]] = [
         """models.graph models.operations models.config models.model models.sequential flow summary
         viz.layout viz.style viz.drawing viz
         checking.running checking.batches checking.comparing checking.wording checking
-        saving.places saving.stores saving.weights saving.configs saving.archive models saving""",
+        saving.places saving.stores saving.weights saving.configs saving.archive saving models""",
         """preprocessing.image.packages preprocessing.image.arrays preprocessing.image.affine
         preprocessing.image.color preprocessing.image.resize preprocessing.image.files
         preprocessing.image.iterators preprocessing.image.batches preprocessing.image.memory

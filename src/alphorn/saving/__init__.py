@@ -1,6 +1,5 @@
 """Files: whole models, weights, configs."""
 
-from alphorn.models import load_model, save_model
 from alphorn.naming import (
     custom_object_scope,
     get_custom_objects,
@@ -8,6 +7,7 @@ from alphorn.naming import (
     get_registered_object,
     register_keras_serializable,
 )
+from alphorn.saving.archive import load_model, save_model
 from alphorn.saving.weights import load_weights, save_weights
 from alphorn.serialization import deserialize_keras_object, serialize_keras_object
 
