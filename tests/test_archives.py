@@ -386,6 +386,16 @@ def test_noise_goes_on_where_it_was(tmp_path) -> None:
     assert gap(np.asarray(model(X, training=True)), np.asarray(twin(X, training=True))) == 0
 
 
+def test_a_lambda_expression_is_told_of_and_given_by_its_layer_s_name(tmp_path) -> None:
+    x = alphorn.Input((FEATURES,))
+    model = alphorn.Model(x, alphorn.layers.Lambda(lambda x: x * 2.0, name="twice")(x))
+    with pytest.warns(UserWarning, match=r"m\.keras: the functions of twice are not in the file"):
+        model.save(tmp_path / "m.keras")
+    assert gap(saving.load_model(tmp_path / "m.keras").predict(X), X * 2) == 0  # this process
+    twin = saving.load_model(tmp_path / "m.keras", custom_objects={"twice": tripled})
+    assert gap(twin.predict(X), X * 3) == 0
+
+
 def test_json_goes_both_ways() -> None:
     for writer, reader in BOTH:
         model = mlp(writer)

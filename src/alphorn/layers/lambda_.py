@@ -102,6 +102,12 @@ class Lambda(Layer):
         described = {n: _described(f) for n, f in functions.items()}
         return self.base_config() | described | {k: serialize(v) for k, v in rest.items()}
 
+    @property
+    def is_known_here_alone(self) -> bool:
+        """Whether no other process can find one of its functions by the name in a file."""
+        config = self.get_config()
+        return any("here" in c for n in _FUNCTIONS if isinstance(c := config.get(n), dict))
+
     @classmethod
     def from_config(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls,

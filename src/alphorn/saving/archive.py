@@ -7,6 +7,7 @@ import json
 import lzma
 import shutil
 import tempfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import h5py
 
 from alphorn.errors import ArgumentError, FileError
 from alphorn.files import written_beside
+from alphorn.layers.lambda_ import Lambda
 from alphorn.models.model import Model
 from alphorn.saving.configs import model_from, model_json, parsed
 from alphorn.saving.places import holders, optimizer_holders
@@ -65,6 +67,7 @@ def save_model(
     model.need_built("save_model")
     may_write("save_model", path, overwrite)
     config = model_json(model)
+    _tell_of_functions_left_behind(model, path.name)
     now = datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")
     metadata = json.dumps({"keras_version": KERAS_VERSION, "date_saved": now})
     texts = {METADATA: metadata, CONFIG: config}
@@ -88,6 +91,18 @@ def save_model(
                 archive.writestr(name, text)
             with archive.open(WEIGHTS, "w", force_zip64=True) as member:
                 shutil.copyfileobj(scratch, member, 1 << 20)
+
+
+def _tell_of_functions_left_behind(model: Any, name: str) -> None:
+    lambdas = [layer for layer in model._family() if isinstance(layer, Lambda)]
+    left = [layer.name for layer in lambdas if layer.is_known_here_alone]
+    if left:
+        warnings.warn(
+            f"{name}: the functions of {', '.join(left)} are not in the file, since code never is:"
+            f" another process needs custom_objects={{{left[0]!r}: function}} to open it; a `def`"
+            " at the top of a module with @register_keras_serializable() is found by its name",
+            stacklevel=4,
+        )
 
 
 def load_model(

@@ -259,7 +259,7 @@ def _put(group: h5py.Group, index: int, variable: Any) -> None:
 def write_shards(path: Path, parts: Sequence[Holder], limit: float) -> None:
     """Writes Variables into files of at most `limit` bytes each, and the map beside them.
 
-    The map comes last, by a name that was free: whoever is interrupted leaves the old map.
+    They are renamed together when all of them are written, the map last.
     """
     base = path.stem.replace(".weights", "")
     shards: list[list[tuple[Holder, int]]] = [[]]
