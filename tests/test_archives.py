@@ -1,5 +1,7 @@
 """Whole models travel between Keras 3 and here: config, weights, compile state, the next step."""
 
+import importlib
+import inspect
 import json
 
 import jax
@@ -9,6 +11,8 @@ import pytest
 
 import alphorn
 from alphorn import saving
+from alphorn.models.operations import WITHOUT_CLASS, keras_operation
+from alphorn.ops.table import TABLE
 from cases import LAYERS, Case
 from nets import (
     CLASSIFYING,
@@ -394,6 +398,21 @@ def test_a_lambda_expression_is_told_of_and_given_by_its_layer_s_name(tmp_path) 
     assert gap(saving.load_model(tmp_path / "m.keras").predict(X), X * 2) == 0  # this process
     twin = saving.load_model(tmp_path / "m.keras", custom_objects={"twice": tripled})
     assert gap(twin.predict(X), X * 3) == 0
+
+
+def test_ops_stand_in_files_as_keras_s_operations() -> None:
+    wrong = {}
+    for name in set(TABLE) - WITHOUT_CLASS:
+        room, spelled, called, static = keras_operation(name)
+        found = getattr(importlib.import_module(f"keras.src.ops.{room}"), spelled, None)
+        if found is None:
+            wrong[name] = f"no {room}.{spelled}"
+            continue
+        takes = [p for p in inspect.signature(found.call).parameters if p not in ("self", "kwargs")]
+        holds = {p for p in inspect.signature(found.__init__).parameters}
+        if takes != list(called) or holds - {"self", "name", "kwargs"} != set(static):
+            wrong[name] = takes, holds
+    assert not wrong
 
 
 def test_json_goes_both_ways() -> None:

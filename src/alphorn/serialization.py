@@ -14,7 +14,8 @@ __all__ = ["deserialize_keras_object", "serialize_keras_object"]
 def serialize_keras_object(obj: Any) -> Any:
     """Returns an object as plain data, in the form of Keras 3's files.
 
-    >>> serialize_keras_object(keras.layers.Dense(3))["class_name"]
+    >>> from alphorn.layers import Dense
+    >>> serialize_keras_object(Dense(3))["class_name"]
     'Dense'
     """
     return serialize(obj)

@@ -53,7 +53,7 @@ _CALLED = {
     "trapezoid": ("y",),
 }
 # Ours alone, or no class of their own in Keras.
-_WITHOUT_CLASS = frozenset(
+WITHOUT_CLASS = frozenset(
     """
     associative_scan bartlett batch_normalization blackman cond custom_gradient dtype empty eye
     first fori_loop hamming hanning hard_swish identity is_tensor jvp kaiser last
@@ -80,13 +80,11 @@ def operation_entry(
         args, kwargs: Of the call.
     """
     name = operation.op
-    if name in _WITHOUT_CLASS:
+    if name in WITHOUT_CLASS:
         return serialize_object(operation) | {"module": "alphorn.ops"}, args, kwargs
     bound = TABLE[name].signature.bind(*args, **kwargs)
     bound.apply_defaults()
-    called = _CALLED.get(name, TABLE[name].arrays)
-    spelled = _SPELLED.get(name) or "".join(part.capitalize() for part in name.split("_"))
-    static = {k: serialize(v) for k, v in bound.arguments.items() if k not in called}
+    room, spelled, called, static = keras_operation(name)
     parameters = TABLE[name].signature.parameters
     given: list[Any] = []
     for argument in called:
@@ -95,15 +93,21 @@ def operation_entry(
         given += value if several else [value]
     while given and given[-1] is None:
         given.pop()
-    if name == "einsum":  # its other keywords are JAX's own
-        static = {"subscripts": bound.arguments["subscripts"]}
     entry = {
-        "module": f"{_PREFIX}{_ROOM_OF.get(name, 'numpy')}",
+        "module": f"{_PREFIX}{room}",
         "class_name": spelled,
-        "config": {"name": operation.name, **static},
+        "config": {"name": operation.name} | {k: serialize(bound.arguments[k]) for k in static},
         "registered_name": spelled,
     }
     return entry, tuple(given), {}
+
+
+def keras_operation(name: str) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
+    """Returns room and class of an op in Keras, what its call takes, and what its config holds."""
+    spelled = _SPELLED.get(name) or "".join(part.capitalize() for part in name.split("_"))
+    called = _CALLED.get(name, TABLE[name].arrays)
+    known = [n for n in TABLE[name].signature.parameters if n != "kwargs"]  # JAX's own, of einsum
+    return _ROOM_OF.get(name, "numpy"), spelled, called, tuple(n for n in known if n not in called)
 
 
 @functools.cache
