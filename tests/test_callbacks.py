@@ -254,9 +254,20 @@ def test_model_checkpoint_by_batches_writes_when_keras_does(tmp_path):
     assert len(found[0]) == 4
 
 
+def test_model_checkpoint_writes_whole_models(tmp_path):
+    model = ready()
+    path = str(tmp_path / "{epoch}-{loss:.2f}.keras")
+    history = model.fit(X, Y, verbose=0, epochs=2, callbacks=ModelCheckpoint(path)).history
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == [f"{i + 1}-{loss:.2f}.keras" for i, loss in enumerate(history["loss"])]
+    twin = alphorn.models.load_model(tmp_path / names[1])
+    assert gap(twin.get_weights(), model.get_weights()) == 0
+    assert int(twin.optimizer.iterations) == int(model.optimizer.iterations)
+
+
 def test_model_checkpoint_refuses_what_it_cannot_write(tmp_path):
-    with pytest.raises(ArgumentError, match=r"no files yet[\s\S]*save_weights_only=True"):
-        ModelCheckpoint(tmp_path / "model.keras")
+    with pytest.raises(ArgumentError, match=r"save_weights_only=False[\s\S]*ends in \.keras"):
+        ModelCheckpoint(tmp_path / "m.weights.h5")
     with pytest.raises(ArgumentError, match=r"ends in \.weights\.h5"):
         ModelCheckpoint(tmp_path / "model.h5", save_weights_only=True)
     with pytest.raises(ArgumentError, match="'epoch' or a number"):

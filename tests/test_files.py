@@ -6,11 +6,12 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import alphorn
 from alphorn.errors import ArgumentError, ShapeError, StateError
 from cases import LAYERS, Case
-from nets import FEATURES, X, forked, gap, line, mlp, rnn, start, tagger
+from nets import CLASSIFYING, FEATURES, LABELS, X, forked, gap, line, mlp, rnn, start, tagger
 from rows import TIME, arguments, shape_of, weights_for, without_draws
 
 
@@ -244,3 +245,131 @@ def test_a_weight_that_claims_more_than_the_file_holds_is_refused_before_it_is_r
         file["layers/dense/vars"].create_dataset("0", shape=(2**40,), dtype="float32", chunks=True)
     with pytest.raises(ShapeError, match=r"hidden/kernel[\s\S]*1099511627776"):
         model.load_weights(path)
+
+
+def trained(K):
+    model = mlp(K)
+    model.set_weights(start(model))
+    model.compile(**CLASSIFYING)
+    model.fit(X, LABELS, verbose=0, batch_size=5, shuffle=False)
+    return model
+
+
+@pytest.mark.parametrize("name", ["m.weights.h5", "m.weights.json", "m.safetensors"])
+def test_the_optimizer_goes_with_the_weights(name, tmp_path) -> None:
+    path = tmp_path / name
+    size = 1e-7 if name.endswith("json") else None  # about a hundred bytes a file
+    model = trained(alphorn)
+    model.save_weights(path, max_shard_size=size)
+    twin = mlp(alphorn)
+    twin.compile(**CLASSIFYING)
+    twin.load_weights(path)
+    states = [[v.numpy() for v in m.optimizer.variables] for m in (twin, model)]
+    assert gap(*states) == 0
+    assert gap(twin.get_weights(), model.get_weights()) == 0
+    files = sorted(p.name for p in tmp_path.iterdir())
+    assert name in files
+    assert (len(files) > 2) == (size is not None)
+    plain = mlp(alphorn)
+    plain.load_weights(path)
+    assert gap(plain.get_weights(), model.get_weights()) == 0
+
+
+@pytest.mark.parametrize("name", ["m.weights.h5", "m.weights.json"])
+def test_the_optimizer_s_state_and_shards_travel_both_ways(name, tmp_path) -> None:
+    for writer, reader in ((keras, alphorn), (alphorn, keras)):
+        model, twin = trained(writer), mlp(reader)
+        twin.compile(**CLASSIFYING)
+        twin.optimizer.build(twin.trainable_variables)
+        path = str(tmp_path / f"{writer.__name__}_{name}")
+        model.save_weights(path, max_shard_size=1e-7 if name.endswith("json") else None)
+        twin.load_weights(path)
+        assert gap(twin.get_weights(), model.get_weights()) == 0
+        states = [[np.array(v) for v in m.optimizer.variables] for m in (twin, model)]
+        assert gap(*states) == 0
+
+
+def test_the_state_of_another_optimizer_is_told_of_and_left(tmp_path) -> None:
+    trained(alphorn).save_weights(tmp_path / "m.weights.h5")
+    model = mlp(alphorn)
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="does not fit sgd"):
+        model.load_weights(tmp_path / "m.weights.h5")
+    assert int(model.optimizer.iterations) == 0
+    model.load_weights(tmp_path / "m.weights.h5", objects_to_skip=[model.optimizer])
+
+
+def test_parts_can_be_left_out(tmp_path) -> None:
+    model, path = trained(alphorn), tmp_path / "m.weights.h5"
+    model.save_weights(tmp_path / "whole.weights.h5")
+    alphorn.saving.save_weights(model, path, objects_to_skip=[model.get_layer("out")])
+    assert path.stat().st_size < (tmp_path / "whole.weights.h5").stat().st_size
+    twin = mlp(alphorn)
+    before = twin.get_weights()
+    twin.load_weights(path, objects_to_skip=[twin.get_layer("out")])
+    assert gap(twin.get_weights()[:2], model.get_weights()[:2]) == 0
+    assert gap(twin.get_weights()[2:], before[2:]) == 0
+    with pytest.raises(ArgumentError, match=r"out/kernel[\s\S]*no array"):
+        twin.load_weights(path)
+
+
+def test_a_shard_must_hold_the_largest_weight(tmp_path) -> None:
+    model, path = mlp(alphorn), tmp_path / "m.weights.json"
+    with pytest.raises(ArgumentError, match="room for the largest weight"):
+        model.save_weights(path, max_shard_size=1e-9)
+    for name, size in (("m.weights.json", None), ("m.weights.h5", 1)):
+        with pytest.raises(ArgumentError, match=r"ends in \.weights\.json"):
+            model.save_weights(tmp_path / name, max_shard_size=size)
+    assert not list(tmp_path.iterdir())
+    path.write_text("{}")
+    with pytest.raises(alphorn.FileError, match="map of shards"):
+        model.load_weights(path)
+
+
+def deeper(K):
+    x = K.Input((FEATURES,), name="x")
+    hidden = K.layers.Dense(4, activation="tanh", name="hidden")(x)
+    new = K.layers.Dense(4, name="new")(hidden)
+    return K.Model(x, K.layers.Dense(3, activation="softmax", name="out")(new))
+
+
+@pytest.mark.parametrize("writer", [alphorn, keras], ids=["alphorn", "keras"])
+def test_layers_take_weights_by_their_names(writer, tmp_path) -> None:
+    model, twin = mlp(writer), deeper(alphorn)
+    model.set_weights(start(model))
+    for name in ("m.weights.h5", "m.keras"):
+        path = str(tmp_path / name)
+        (model.save if name.endswith(".keras") else model.save_weights)(path)
+        before = [w * 0 + 7 for w in twin.get_weights()]
+        twin.set_weights(before)
+        twin.load_weights(path, by_name=True)
+        after = twin.get_weights()
+        assert gap(after[:2] + after[4:], start(model)) == 0
+        assert gap(after[2:4], before[2:4]) == 0
+    other = wider()
+    with pytest.raises(ShapeError, match="out/kernel"):
+        other.load_weights(path, by_name=True)
+    other.load_weights(path, by_name=True, skip_mismatch=True)
+    assert gap(other.get_weights()[:2], start(model)[:2]) == 0
+    model = mlp(alphorn)
+    model.save_weights(tmp_path / "m.safetensors")
+    with pytest.raises(ArgumentError, match="by_name"):
+        model.load_weights(tmp_path / "m.safetensors", by_name=True)
+
+
+def test_safetensors_are_read_by_their_own_library(tmp_path) -> None:
+    model = mlp(alphorn)
+    model.save_weights(tmp_path / "m.safetensors")
+    held = load_file(tmp_path / "m.safetensors")
+    assert gap(held["layers/dense/vars/0"], model.get_weights()[0]) == 0
+    assert len(held) == 4
+    (tmp_path / "m.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(alphorn.FileError, match="whole safetensors"):
+        model.load_weights(tmp_path / "m.safetensors")
+    x = alphorn.Input((FEATURES,))
+    half = alphorn.Model(x, alphorn.layers.Dense(1, dtype="bfloat16")(x))
+    half.save_weights(tmp_path / "m.safetensors")
+    values = half.get_weights()
+    half.set_weights([w * 0 for w in values])
+    half.load_weights(tmp_path / "m.safetensors")
+    assert all((a == b).all() for a, b in zip(half.get_weights(), values, strict=True))

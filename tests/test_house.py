@@ -24,7 +24,7 @@ SOURCE = ROOT / "src" / "alphorn"
 # A module imports from lower floors, and from those before it in its own wing (a line of names).
 FLOORS: list[list[str]] = [
     [
-        "errors files config program_cache naming fields",
+        "errors files config loading program_cache naming serialization fields",
     ],
     [
         """core core.scope core.signature core.rules core.refusal core.assignment core.variable
@@ -62,13 +62,13 @@ FLOORS: list[list[str]] = [
         training.shapes training.ragged training.workers training.known training.trimming
         training.lengths training.data training.streams training.step training.compiled
         training.preparing training.report training.outputs training.cutting training.stepping
-        training.loop callbacks""",
+        training.loop training.compile_config callbacks""",
     ],
     [
-        """models.graph models.config models.model models.sequential models flow summary
+        """models.graph models.operations models.config models.model models.sequential flow summary
         viz.layout viz.style viz.drawing viz
         checking.running checking.batches checking.comparing checking.wording checking
-        saving.weights saving""",
+        saving.places saving.stores saving.weights saving.configs saving.archive saving models""",
         """preprocessing.image.packages preprocessing.image.arrays preprocessing.image.affine
         preprocessing.image.color preprocessing.image.resize preprocessing.image.files
         preprocessing.image.iterators preprocessing.image.batches preprocessing.image.memory
@@ -88,7 +88,9 @@ FLOORS: list[list[str]] = [
 ]
 
 # Imported where they are used, so that the package works without them.
-OPTIONAL = frozenset("cv2 matplotlib pandas PIL scipy flatbuffers grain tensorflow torch".split())
+OPTIONAL = frozenset(
+    "cv2 matplotlib pandas PIL scipy flatbuffers grain safetensors tensorflow torch".split()
+)
 REQUIRED = frozenset("alphorn h5py jax numpy optax rich".split())
 
 # Layers whose call knows what becomes of a mask, or that make no outputs of their own.

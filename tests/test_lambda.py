@@ -100,13 +100,19 @@ def test_another_process_needs_to_know_the_function():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_byte_code_in_a_file_of_keras_is_never_run():
-    config = peer.layers.Lambda(lambda x: x * 2).get_config()
-    for safe_mode in (None, True, False):
-        with pytest.raises(ArgumentError, match=r"(?s)never run.*custom_objects"):
+def test_byte_code_in_a_file_of_keras_runs_only_where_the_caller_trusts_it():
+    config = peer.layers.Lambda(lambda x, by=2: x * by, name="twice").get_config()
+    for safe_mode in (None, True):
+        with pytest.raises(ArgumentError, match=r"(?s)'twice'.*not run.*custom_objects"):
             layers.Lambda.from_config(config, safe_mode=safe_mode)
-    layer = layers.Lambda.from_config(config, custom_objects={"<lambda>": doubled})
+    for known in ("<lambda>", "twice"):
+        layer = layers.Lambda.from_config(config, custom_objects={known: doubled})
+        np.testing.assert_array_equal(layer(X), X * 2)
+    layer = layers.Lambda.from_config(config, safe_mode=False)
     np.testing.assert_array_equal(layer(X), X * 2)
+    factor = np.float32(3)
+    config = peer.layers.Lambda(lambda x: ops.square(x) * factor).get_config()
+    np.testing.assert_allclose(layers.Lambda.from_config(config, safe_mode=False)(X), X * X * 3)
 
 
 def test_output_shape_arguments_and_training():

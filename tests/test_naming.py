@@ -76,7 +76,7 @@ def test_own_objects_are_found_where_they_are_registered_or_given():
     twin = keras.layers.deserialize(config)
     assert (type(twin), twin.by, twin.name) == (Shift, 3, "s")
     config = keras.layers.serialize(Other())
-    with pytest.raises(keras.ArgumentError, match="custom_object_scope"):
+    with pytest.raises(keras.FileError, match=r"custom_objects=\{'Other': Other\}"):
         keras.layers.deserialize(config)
     assert type(keras.layers.deserialize(config, {"Other": Other})) is Other
     with naming.custom_object_scope({"Other": Other}):

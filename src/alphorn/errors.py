@@ -37,6 +37,10 @@ class ArgumentError(AlphornError, ValueError):
     """An argument has a value that means nothing here."""
 
 
+class FileError(ArgumentError):
+    """A file is damaged, of another kind, or asks for what no file may: nothing came of it."""
+
+
 class DataError(AlphornError, ValueError):
     """Data for training or prediction does not fit together or does not fit the model."""
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from alphorn.config import DTypePolicy
-from alphorn.errors import ArgumentError
+from alphorn.errors import ArgumentError, FileError
+from alphorn.loading import note_read, note_written, shared
 
 # kind ("layers", "losses", ...) -> public name -> class or function
 _registry: dict[str, dict[str, Any]] = {}
@@ -177,10 +178,14 @@ def serialize(value: Any) -> Any:
         return {k: serialize(v) for k, v in value.items()}
     if isinstance(value, np.dtype):
         return value.name
+    if isinstance(value, bytes):
+        return {"class_name": "__bytes__", "config": {"value": value.decode("utf-8")}}
+    if value is Ellipsis:
+        return {"class_name": "__ellipsis__", "config": {}}
     if isinstance(value, slice):
         return {
             "class_name": "__slice__",
-            "config": {"start": value.start, "stop": value.stop, "step": value.step},
+            "config": {n: serialize(getattr(value, n)) for n in ("start", "stop", "step")},
         }
     if isinstance(value, np.ndarray) or (hasattr(value, "tolist") and hasattr(value, "dtype")):
         array = np.asarray(value)
@@ -208,16 +213,26 @@ _ROOMS = {"schedules": "keras.optimizers.schedules"}
 
 
 def serialize_object(target: Any) -> dict:
-    """Returns the Keras 3 description of an object that has `get_config`."""
+    """Returns the Keras 3 description of an object that has `get_config`.
+
+    With it stand the shapes that a layer was built with and what a model was compiled with.
+    """
     kind = kind_of(type(target))
     module = _ROOMS.get(kind, f"keras.{kind}") if kind else None
-    return _described(target, module, target.get_config())
+    described = _described(target, module, target.get_config())
+    described |= getattr(target, "file_identity", None) or {}
+    for part in ("build_config", "compile_config"):
+        found = getattr(target, f"get_{part}", lambda: None)()
+        if found is not None:
+            described[part] = serialize(found)
+    return note_written(target, described)
 
 
 def _described(target: Any, module: str | None, config: dict) -> dict:
     cls = type(target)
+    own = None if cls.__module__ == "__main__" else cls.__module__
     return {
-        "module": module or cls.__module__,
+        "module": module or own,
         "class_name": cls.__name__,
         "config": config,
         "registered_name": None if module else get_registered_name(cls),
@@ -266,13 +281,27 @@ def _revive(config: Any, kind: str | None = None) -> Any:
     if name == "__tuple__":
         return tuple(_revive(v) for v in config["items"])
     inner = config["config"]
-    if name == "__slice__":
-        return slice(inner["start"], inner["stop"], inner["step"])
-    if name in ("__numpy__", "__tensor__"):
-        return np.array(inner["value"], dtype=inner["dtype"])
+    if name in _PLAIN:
+        return _PLAIN[name](inner)
     if name == "DTypePolicy":
         return DTypePolicy(**inner)
     return _revive_object(config, name, inner, kind)
+
+
+def _array(inner: dict) -> np.ndarray:
+    dtype = str(inner["dtype"])
+    if dtype != "bfloat16" and not re.fullmatch(r"bool|(u?int|float|complex)\d{1,3}", dtype):
+        raise FileError("an array in a config", f"of type {dtype!r}", "numbers")
+    return np.array(inner["value"], dtype=dtype)
+
+
+_PLAIN: dict[str, Callable[[Any], Any]] = {
+    "__slice__": lambda inner: slice(*(_revive(inner[n]) for n in ("start", "stop", "step"))),
+    "__numpy__": _array,
+    "__tensor__": _array,
+    "__bytes__": lambda inner: inner["value"].encode("utf-8"),
+    "__ellipsis__": lambda inner: Ellipsis,
+}
 
 
 def _revive_object(config: dict, name: str, inner: Any, kind: str | None) -> Any:
@@ -283,14 +312,26 @@ def _revive_object(config: dict, name: str, inner: Any, kind: str | None) -> Any
     target = _custom.get(registered, _custom.get(name))
     if target is None:
         module = str(config.get("module") or "")
-        kinds = [kind, module.removeprefix("keras.").split(".")[0], *_registry]
-        tables = [_registry[k] for k in kinds if k in _registry]
+        kinds = [kind, *reversed(module.removeprefix("keras.").split(".")), *_registry]
+        tables = [_registry[k] for k in kinds if k in _registry and k != "functions"]
         target = next((t[name] for t in tables if name in t), None)
-    if target is None:
-        return lookup(kind or "layers", name)
-    made = target.from_config(inner) if hasattr(target, "from_config") else target(**inner)
-    if config.get("build_config") and not getattr(made, "built", True):
-        made.build_from_config(config["build_config"])
+    if not inspect.isclass(target):
+        raise FileError(
+            f"a config names the class {name!r}",
+            received=f"module {config.get('module')!r}, which is not imported: files run no code",
+            expected="a class of the library, or one that you made known",
+            fix=f"custom_objects={{{name!r}: {name}}}, or @register_keras_serializable() above it",
+        )
+    made = shared(config, target)
+    if made is None:
+        made = getattr(target, "from_config", lambda given: target(**given))(inner)
+        build = getattr(made, "build_from_config", None)
+        if config.get("build_config") and build and not getattr(made, "built", True):
+            build(config["build_config"])
+        compile_again = getattr(made, "compile_from_config", None)
+        if config.get("compile_config") and compile_again:
+            compile_again(config["compile_config"])
+        note_read(config, made)
     return made
 
 

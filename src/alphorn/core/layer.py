@@ -6,7 +6,7 @@ Keras; without a mask rule it receives the `Masked` itself.
 
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import jax.numpy as jnp
 
@@ -16,7 +16,7 @@ from alphorn.core.scope import current_scope, record
 from alphorn.core.transforms import functional
 from alphorn.core.variable import Variable, unwrap
 from alphorn.errors import ArgumentError, ShapeError, StateError, UnexpectedArgumentError
-from alphorn.fields import keyword
+from alphorn.fields import accepts, keyword
 from alphorn.naming import auto_name, deserialize, register, resolve, serialize, snake_case
 
 _ABSENT = {
@@ -305,6 +305,18 @@ class Layer(Door):
         if self.activity_regularizer is not None:
             config["activity_regularizer"] = serialize(self.activity_regularizer)
         return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Makes a layer from `get_config()`; it shares nothing with the first."""
+        # A class whose `__init__` takes only its own arguments has a name all the same.
+        left = {k: config[k] for k in ("name", "trainable", "dtype") if k in config}
+        left = {k: v for k, v in left.items() if not accepts(cls, k)}
+        made = super().from_config({k: v for k, v in config.items() if k not in left})
+        made.name = left.get("name", made.name)
+        if not left.get("trainable", True):
+            made.trainable = False
+        return made
 
     def get_build_config(self) -> dict[str, Any] | None:
         """Returns the shapes that the layer was built with, for files."""

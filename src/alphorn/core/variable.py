@@ -30,6 +30,7 @@ from alphorn.core.scope import (
     staging,
 )
 from alphorn.errors import ShapeError, StateError
+from alphorn.loading import take
 from alphorn.naming import auto_name
 
 try:  # private: without the handler `jax.lax` speaks JAX's own error
@@ -107,6 +108,7 @@ class Variable:
                         expected="shape=(...) beside it",
                     )
                 dtype = jnp.dtype(dtype or floatx())
+                take(f"Variable '{self.name}'", shape, dtype.itemsize)
                 value = jnp.asarray(unwrap(initializer(tuple(shape), dtype=dtype)), dtype)
             else:
                 value = _owned_array(unwrap(initializer), dtype)

@@ -1,8 +1,11 @@
 """Lambda: a function as a layer."""
 
+import base64
 import importlib
 import inspect
+import marshal
 import sys
+import types
 import uuid
 import weakref
 from collections.abc import Callable
@@ -10,11 +13,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from alphorn import ops
 from alphorn.core.assignment import assignable_here, plain
 from alphorn.core.layer import Layer
 from alphorn.core.masked import is_masked, mask_of, unmask, with_mask
 from alphorn.errors import ArgumentError
+from alphorn.loading import is_safe
 from alphorn.naming import (
     custom_object_scope,
     deserialize,
@@ -96,6 +102,12 @@ class Lambda(Layer):
         described = {n: _described(f) for n, f in functions.items()}
         return self.base_config() | described | {k: serialize(v) for k, v in rest.items()}
 
+    @property
+    def is_known_here_alone(self) -> bool:
+        """Whether no other process can find one of its functions by the name in a file."""
+        config = self.get_config()
+        return any("here" in c for n in _FUNCTIONS if isinstance(c := config.get(n), dict))
+
     @classmethod
     def from_config(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls,
@@ -108,15 +120,17 @@ class Lambda(Layer):
         Args:
             config: The arguments.
             custom_objects: Functions by their names.
-            safe_mode: False lets a function be imported by its module and name; code that stands
-                in a file is never run.
+            safe_mode: False lets a function be imported by its module and name, and the byte code
+                run that Keras writes for lambda expressions. By default what the caller of
+                `load_model` said; a file cannot say it.
 
         Raises:
             ArgumentError: where a function is not known here, with what to do.
         """
+        trusted = (is_safe() if safe_mode is None else safe_mode) is False
         with custom_object_scope(custom_objects):
             found = {
-                name: _function(name, value, safe_mode is False)
+                name: _function(name, value, trusted, str(config.get("name")))
                 for name, value in config.items()
                 if name in _FUNCTIONS and isinstance(value, dict) and "class_name" in value
             }
@@ -171,31 +185,52 @@ def _imported(module: str, name: str) -> Any:
     return getattr(sys.modules.get(module), name, None)
 
 
-def _function(argument: str, config: dict[str, Any], may_import: bool) -> Any:
+def _function(argument: str, config: dict[str, Any], trusted: bool, layer: str) -> Any:
     """Returns the function that a description names."""
-    if config["class_name"] not in ("function", "__lambda__"):
+    kind = config["class_name"]
+    if kind not in ("function", "__lambda__"):
         return deserialize(config)
-    name = config["config"] if config["class_name"] == "function" else "<lambda>"
+    name = config["config"] if kind == "function" else "<lambda>"
     custom = get_custom_objects()
-    for known in (config.get("registered_name"), name):
+    known_as = (layer, *(("<lambda>",) if kind == "__lambda__" else (name,)))
+    for known in (config.get("registered_name"), *known_as):
         if known in custom:
             return custom[known]
-    if config["class_name"] == "function":
+    if kind == "function":
         found = _living.get(_key(config)) or names_of("functions").get(name)
         module = str(config.get("module"))
-        if found is None and may_import and module != "builtins":
+        if found is None and trusted and module != "builtins":
             importlib.import_module(module)
             found = _imported(module, name)
         if callable(found):
             return found
+    elif trusted:
+        return _from_byte_code(**config["config"])
     raise ArgumentError(
-        f"Lambda: {argument}, from a config",
+        f"Lambda '{layer}': {argument}, from a config",
         received=f"{name!r} of module {config.get('module', '__main__')}, which is not known here",
-        expected="a function that is known by its name; code in files is never run",
-        fix=f"custom_objects={{{name!r}: function}} at loading;"
-        " @register_keras_serializable() above its `def`; or, for a `def` at the top of a module,"
-        " safe_mode=False, which imports the module",
+        expected="a function that is known by its name: code in files is not run",
+        fix=f"custom_objects={{{layer!r}: function}} at loading;"
+        " @register_keras_serializable() above its `def`; or, for a file that you trust,"
+        " safe_mode=False, which imports modules and runs byte code that stand in it",
     )
+
+
+def _from_byte_code(code: str, defaults: Any = None, closure: Any = None) -> Callable:
+    """Returns the lambda expression that Keras wrote as byte code, for a caller who trusts it."""
+    made = marshal.loads(base64.b64decode(code))
+    names = {
+        "np": np,
+        "jax": jax,
+        "jnp": jnp,
+        "ops": ops,
+        "K": ops,
+        "keras": sys.modules["alphorn"],
+    }
+    cells = tuple(types.CellType(value) for value in closure or ())
+    defaults = tuple(defaults) if defaults is not None else None
+    known = names | vars(sys.modules["__main__"])
+    return types.FunctionType(made, known, made.co_name, defaults, cells or None)
 
 
 # Its function is the user's: stored jits inside must not keep values of another scope.

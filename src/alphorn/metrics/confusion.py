@@ -12,6 +12,7 @@ from jax import Array
 
 from alphorn.errors import ArgumentError, ShapeError, StateError
 from alphorn.fields import attribute
+from alphorn.loading import take
 from alphorn.losses.pairs import counted, plain_pair, weights_for
 from alphorn.metrics.base import Metric
 from alphorn.naming import serialize
@@ -278,6 +279,7 @@ class AUC(_Thresholded):
             raise ArgumentError("AUC: num_thresholds", self.num_thresholds, "at least 2")
         if self.label_weights is not None:
             self.label_weights = np.asarray(self.label_weights).tolist()
+        take("AUC: num_thresholds", (self.num_thresholds,), 32)
         limits = self._start(0.5)
         between = self.num_thresholds - 1
         inner = [(i + 1) / between for i in range(between - 1)]

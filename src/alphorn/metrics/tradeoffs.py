@@ -8,6 +8,7 @@ from jax import Array
 
 from alphorn.errors import ArgumentError
 from alphorn.fields import attribute
+from alphorn.loading import take
 from alphorn.metrics.base import Metric
 from alphorn.metrics.confusion import _counts, _divide, _Thresholded
 
@@ -38,6 +39,7 @@ class _AtLevel(_Thresholded):
             )
         if count <= 0:
             raise ArgumentError(f"{type(self).__name__}: num_thresholds", repr(count), "from 1")
+        take(f"{type(self).__name__}: num_thresholds", (count,), 32)
         self.thresholds = [0.5] if count == 1 else [i / (count - 1) for i in range(count)]
         self._make_sums()
 

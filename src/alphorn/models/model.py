@@ -15,6 +15,7 @@ from alphorn.errors import ArgumentError, StateError
 from alphorn.models.config import graph_config, graph_from_config
 from alphorn.models.graph import Graph
 from alphorn.naming import auto_name, register
+from alphorn.training.compile_config import compile_config, compile_from_config
 from alphorn.training.loop import Trainer
 
 __all__ = ["Functional", "Model", "clone_model"]
@@ -195,8 +196,49 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
             return super().from_config(config)  # pyright: ignore[reportReturnType]
         inputs, outputs = graph_from_config(config, custom_objects)
         model = cls(inputs, outputs, name=config.get("name"))
-        model.trainable = config.get("trainable", True)
+        if not config.get("trainable", True):
+            model.trainable = False
         return model
+
+    @property
+    def file_identity(self) -> dict[str, Any] | None:
+        """The names under which Keras's files hold this class; None for its own."""
+        if type(self) is not Model or self.graph is None:
+            return None
+        module, name = "keras.src.models.functional", "Functional"
+        return {"module": module, "class_name": name, "registered_name": name}
+
+    @property
+    def nodes_before(self) -> int:
+        """Where Keras begins to count calls: its functional models have one from their birth."""
+        return int(self.graph is not None)
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """Returns the shape of the data that a subclass has seen, for files."""
+        if self.graph is not None or not self.seen_arguments:
+            return None if self.graph is not None else super().get_build_config()
+        shapes = jax.tree.map(lambda s: list(s.shape), self.seen_arguments, is_leaf=is_symbol)
+        if len(shapes) == 1:
+            return {"input_shape": next(iter(shapes.values()))}
+        return {"shapes_dict": {f"{k}_shape": v for k, v in shapes.items()}}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Builds a subclass for data of the shapes of `get_build_config()`."""
+        shapes = config.get("shapes_dict")
+        if shapes is None or "call" not in type(self).__dict__:
+            super().build_from_config(config)
+            return
+        given = {k.removesuffix("_shape"): symbols_of(self, v) for k, v in shapes.items()}
+        infer(self._enter, (), given | {"training": False})
+        self.built = True
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Returns the arguments of `compile` as plain data, nothing before it was called."""
+        return compile_config(self)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles by what `get_compile_config` gave."""
+        compile_from_config(self, config)
 
     def copied(self, again: Callable, inputs: Any = None, call: Callable | None = None) -> "Model":
         """Returns a model like this of the layers that `again(layer)` gives; for `clone_model`."""
@@ -250,16 +292,30 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
         if now and (not before or any(s.masked for s in symbols_in(now))):
             self.seen_arguments = now
 
-    # --- weights in files
+    # --- files
 
-    def save_weights(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
-        """Writes the weights to a `.weights.h5` file, beside it first and then renamed."""
-        Model.weights_writer(self, filepath, overwrite, **kwargs)
+    def save(
+        self, filepath: Any, overwrite: bool = True, zipped: bool | None = None, **kwargs: Any
+    ) -> None:
+        """Writes the model to a `.keras` archive: config, weights, compile state; see `load_model`."""
+        Model.model_writer(self, filepath, overwrite, zipped, **kwargs)
+
+    def to_json(self, **kwargs: Any) -> str:
+        """Returns what makes the model again, without weights; see `models.model_from_json`."""
+        return Model.json_writer(self, **kwargs)
+
+    def save_weights(
+        self, filepath: Any, overwrite: bool = True, max_shard_size: float | None = None
+    ) -> None:
+        """Writes the weights to a `.weights.h5` file, to shards of it, or to `.safetensors`."""
+        Model.weights_writer(self, filepath, overwrite, max_shard_size)
 
     def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
-        """Reads the weights from a `.weights.h5` file."""
+        """Reads the weights from such a file, or from a `.keras` archive; also `by_name=True`."""
         Model.weights_reader(self, filepath, skip_mismatch, **kwargs)
 
+    model_writer: ClassVar[Callable[..., None]]
+    json_writer: ClassVar[Callable[..., str]]
     weights_writer: ClassVar[Callable[..., None]]
     weights_reader: ClassVar[Callable[..., None]]
 

@@ -156,6 +156,16 @@ class Sequential(Model):
     def _like(self, inputs: Any, outputs: Any) -> Model:
         return Model(inputs, outputs, name=self.name)
 
+    @property
+    def nodes_before(self) -> int:
+        """Where Keras begins to count calls of a Sequential."""
+        return 0
+
+    @property
+    def file_identity(self) -> dict[str, Any] | None:
+        """The names under which Keras's files hold this class; None for its own."""
+        return {"module": "keras"} if type(self) is Sequential else None
+
     def get_config(self) -> dict[str, Any]:
         """Returns the layers."""
         begin = [] if self._begin is None else [self._begin.node.operation]
@@ -167,7 +177,14 @@ class Sequential(Model):
     ) -> "Sequential":
         """Makes a model from `get_config()`."""
         layers = [deserialize(x, "layers", custom_objects) for x in config["layers"]]
-        return cls(layers, name=config.get("name"))
+        model = cls(layers, name=config.get("name"))
+        begin = model._begin
+        if begin is not None and begin.shape[0] is not None and config.get("build_input_shape"):
+            # Keras notes the batch that built a model; only state over batches depends on it.
+            model._deferred = not any(getattr(x, "stateful", False) for x in model.layers)
+        if not config.get("trainable", True):
+            model.trainable = False
+        return model
 
 
 register("layers", Sequential, "Sequential")

@@ -1,4 +1,4 @@
-"""Files."""
+"""Files: whole models, weights, configs."""
 
 from alphorn.naming import (
     custom_object_scope,
@@ -7,14 +7,23 @@ from alphorn.naming import (
     get_registered_object,
     register_keras_serializable,
 )
+from alphorn.saving.archive import load_model, save_model
 from alphorn.saving.weights import load_weights, save_weights
+from alphorn.serialization import deserialize_keras_object, serialize_keras_object
+
+CustomObjectScope = custom_object_scope
 
 __all__ = [
+    "CustomObjectScope",
     "custom_object_scope",
+    "deserialize_keras_object",
     "get_custom_objects",
     "get_registered_name",
     "get_registered_object",
+    "load_model",
     "load_weights",
     "register_keras_serializable",
+    "save_model",
     "save_weights",
+    "serialize_keras_object",
 ]

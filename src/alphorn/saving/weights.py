@@ -1,152 +1,217 @@
-"""Weights in `.weights.h5` files, as Keras 3 lays them out."""
+"""Weights in files: `.weights.h5` as Keras 3 lays them out, shards of it, `.safetensors`."""
 
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
-import jax.numpy as jnp
-import numpy as np
 
 from alphorn.core.layer import Layer
-from alphorn.core.random import SeedGenerator
-from alphorn.core.tracking import Tracked
 from alphorn.core.variable import Variable
-from alphorn.errors import ArgumentError, ShapeError
+from alphorn.errors import ArgumentError, ShapeError, UnexpectedArgumentError
 from alphorn.files import written_beside
 from alphorn.models.model import Model
-from alphorn.models.sequential import Sequential
-from alphorn.naming import snake_case
+from alphorn.optimizers import Optimizer
+from alphorn.saving.places import OPTIMIZER, Holder, holders, optimizer_holders
+from alphorn.saving.stores import (
+    Entry,
+    H5Store,
+    Shards,
+    Store,
+    h5_file,
+    tensors_file,
+    write_h5,
+    write_shards,
+    write_tensors,
+)
 from alphorn.training.interrupts import interrupts_held
 
 __all__ = ["load_weights", "save_weights"]
 
-
-def _children(layer: Any) -> list[tuple[str, Any]]:
-    """Parts with their names in the file; what comes twice counts where it comes first.
-
-    The order is Keras's: `layers` before all else in graphs, among the other attributes by the
-    alphabet in subclasses, private ones last. Built-in layers have Keras's names, without `_`.
-    """
-    built_in = type(layer).__module__.startswith("alphorn.")
-    renamed = layer.file_names if isinstance(layer, Layer) else {}
-    attributes = {
-        renamed.get(name, name.lstrip("_") if built_in else name): value
-        for name, value in sorted(vars(layer).items(), key=lambda n: (n[0].startswith("_"), n[0]))
-        if name not in layer.untracked and not name.startswith("__")
-    }
-    if isinstance(layer, Model):
-        graph = layer.graph is not None or isinstance(layer, Sequential)
-        attributes["layers"] = layer.layers
-        first = "layers" if graph else ""
-        ordered = sorted(attributes, key=lambda n: (n != first, n.startswith("_"), n))
-        attributes = {name: attributes[name] for name in ordered}
-    return [part for name, value in attributes.items() for part in _parts(name, value)]
+# Readers of files by how their names end; `saving.archive` adds `.keras`.
+Opener = Callable[[Path], contextlib.AbstractContextManager[Store]]
+OPENERS: dict[str, Opener] = {}
 
 
-def _parts(path: str, value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, Tracked | SeedGenerator):
-        return [(path, value)]
-    if not isinstance(value, list | tuple | dict):
-        return []
-    counts: dict[str, int] = {}
-    found: list[tuple[str, Any]] = []
-    for item in value.values() if isinstance(value, dict) else value:
-        if isinstance(item, Tracked | SeedGenerator):
-            name = snake_case(type(item).__name__)
-        elif isinstance(item, list | tuple | dict):
-            name = "container"
-        else:
-            continue
-        count = counts.get(name, 0)
-        counts[name] = count + 1
-        found += _parts(f"{path}/{name}_{count}" if count else f"{path}/{name}", item)
-    return found
+@contextlib.contextmanager
+def _h5(path: Path) -> Iterator[Store]:
+    with h5_file(path, path.name) as file:
+        yield H5Store(file, path.name)
 
 
-def _walk(layer: Any, path: str, seen: set[int]) -> list[tuple[str, list[Variable]]]:
-    if id(layer) in seen:
-        return []
-    seen.add(id(layer))
-    if isinstance(layer, SeedGenerator):
-        return [(path, [layer.state])]
-    found = [(path, layer._own_variables())]
-    for name, part in _children(layer):
-        found += _walk(part, f"{path}/{name}" if path else name, seen)
-    return found
+@contextlib.contextmanager
+def _shards(path: Path) -> Iterator[Store]:
+    with contextlib.ExitStack() as files:
+        yield Shards(path, files)
 
 
-def save_weights(model: Layer, filepath: Any, overwrite: bool = True) -> None:
-    """Writes the weights of a model; the file is written beside and renamed.
+OPENERS |= {".weights.h5": _h5, ".weights.json": _shards, ".safetensors": tensors_file}
+
+
+def save_weights(
+    model: Layer,
+    filepath: Any,
+    overwrite: bool = True,
+    max_shard_size: float | None = None,
+    **kwargs: Any,
+) -> None:
+    """Writes the weights of a model, and of its optimizer; files are written beside and renamed.
 
     Args:
         model: A built model or layer.
-        filepath: Ends in `.weights.h5`.
+        filepath: Ends in `.weights.h5`, `.safetensors`, or `.weights.json` for shards.
         overwrite: Whether a file that is there is replaced.
+        max_shard_size: How many GB a file may have; the weights then stand in several.
+        **kwargs: `objects_to_skip`, parts that are left out.
 
     Raises:
         ArgumentError: another ending, or a file that is there with `overwrite=False`.
     """
-    path = _checked(filepath)
-    model.need_built("save_weights")
-    if path.exists() and not overwrite:
+    leave = _left_out("save_weights", kwargs)
+    path = _checked(filepath, (".weights.h5", ".weights.json", ".safetensors"))
+    if (max_shard_size is not None) != path.name.endswith(".json"):
         raise ArgumentError(
-            "save_weights", f"{path}, which exists", "a new name, or overwrite=True"
+            "save_weights: max_shard_size",
+            received=f"{max_shard_size} for {path.name}",
+            expected="a number of GB, together with a name that ends in .weights.json",
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_beside(path) as beside, h5py.File(beside, "w") as file:
-        for where, variables in _walk(model, "", set()):
-            if variables:
-                group = file.require_group(f"{where}/vars" if where else "vars")
-                for i, variable in enumerate(variables):
-                    entry = group.create_dataset(str(i), data=variable.numpy())
-                    if variable.dtype == jnp.bfloat16:  # HDF5 has no such type
-                        entry.attrs["dtype"] = "bfloat16"
+    model.need_built("save_weights")
+    may_write("save_weights", path, overwrite)
+    parts = [*holders(model, leave), *optimizer_holders(model, leave)]
+    if max_shard_size is not None:
+        write_shards(path, parts, max_shard_size * 2**30)
+        return
+    with written_beside(path) as beside:
+        if path.name.endswith(".safetensors"):
+            write_tensors(beside, parts)
+        else:
+            with h5py.File(beside, "w") as file:
+                write_h5(file, parts)
 
 
-def load_weights(model: Layer, filepath: Any, skip_mismatch: bool = False) -> None:
+def load_weights(
+    model: Layer,
+    filepath: Any,
+    skip_mismatch: bool = False,
+    by_name: bool = False,
+    **kwargs: Any,
+) -> None:
     """Reads the weights of a model. Nothing changes unless all of them fit.
+
+    The optimizer's state is read as well, where the model has one of the same kind.
 
     Args:
         model: Built as when they were written.
-        filepath: Ends in `.weights.h5`.
+        filepath: Ends in `.weights.h5`, `.weights.json`, `.safetensors` or `.keras`.
         skip_mismatch: Whether weights of other shapes, or that are not there, are left alone.
+        by_name: Whether layers take the weights of layers that had their names, wherever they
+            stood, and the others stay as they are; for HDF5.
+        **kwargs: `objects_to_skip`, parts that stay as they are.
 
     Raises:
-        ArgumentError: no such file, one that is damaged, or a weight that is not in it.
+        FileError: one that is damaged, or that was made to do harm.
+        ArgumentError: no such file, or a weight that is not in it.
         ShapeError: a weight of another shape.
     """
-    path = _checked(filepath)
+    leave = _left_out("load_weights", kwargs)
+    path = _checked(filepath, tuple(OPENERS))
     model.need_built("load_weights")
     if not path.exists():
         raise ArgumentError("load_weights", received=str(path), expected="a file that exists")
-    try:
-        with h5py.File(path, "r") as file:
-            values = _fitting(model, file, path.name, skip_mismatch)
-    except OSError as error:
-        raise ArgumentError(
-            "load_weights",
-            received=f"{path}: {error}",
-            expected="a whole HDF5 file",
-            fix="it was cut short or is of another kind: write it again by save_weights",
-        ) from None
+    opener = next(o for ending, o in OPENERS.items() if path.name.endswith(ending))
+    with opener(path) as store:
+        read_into(model, store, path.name, skip_mismatch, by_name, leave)
+
+
+def read_into(
+    model: Layer,
+    store: Store,
+    name: str,
+    skip_mismatch: bool = False,
+    by_name: bool = False,
+    leave: Sequence[Any] = (),
+    fresh: bool = False,
+) -> None:
+    """Gives a model the weights of an open file.
+
+    Args:
+        model, skip_mismatch, by_name: As in `load_weights`.
+        store: The file.
+        name: Its name, for errors.
+        leave: Parts that stay as they are.
+        fresh: Whether nobody has the model yet: then no second copy of all weights is held.
+    """
+    parts = _by_name(model, store, name) if by_name else holders(model, leave)
+    found = _fitting(model, parts, store, name, skip_mismatch)
+    if not by_name and optimizer_holders(model, leave):
+        found += _of_optimizer(model, store, name)
+    values = ((variable, entry.read()) for variable, entry in found)
     with interrupts_held():
-        for variable, value in values:
+        for variable, value in values if fresh else list(values):
             variable.assign(value)
 
 
+def _by_name(model: Layer, store: Store, name: str) -> list[Holder]:
+    known = store.named()
+    if not known:
+        raise ArgumentError(
+            "load_weights: by_name",
+            received=f"{name}, which does not say what its layers were called",
+            expected="a .weights.h5 or .keras file",
+        )
+    found = []
+    for layer in model._family():
+        if layer is not model and not isinstance(layer, Model) and layer.name in known:
+            where = known[layer.name]
+            found += [
+                Holder(f"{where}/{p.where}" if p.where else where, p.name, p.variables)
+                for p in holders(layer)
+            ]
+    unique: dict[int, Holder] = {}
+    for part in found:
+        unique.update((id(v), part) for v in part.variables if id(v) not in unique)
+    return list({id(part): part for part in unique.values()}.values())
+
+
+def _of_optimizer(model: Any, store: Store, name: str) -> list[tuple[Variable, Entry]]:
+    """Returns the optimizer's state in the file; none where it has none, or another's."""
+    optimizer: Optimizer = model.optimizer
+    count = store.count(f"{OPTIMIZER}/vars")
+    if not count:
+        return []
+    if not optimizer.built and count > len(optimizer.variables):
+        optimizer.build(model.trainable_variables)
+    variables = optimizer.variables
+    entries = [store.entry(f"{OPTIMIZER}/vars/{i}") for i in range(count)]
+    fits = len(variables) == count and all(
+        e is not None and e.shape == v.shape for v, e in zip(variables, entries, strict=False)
+    )
+    if not fits:
+        warnings.warn(
+            f"{name}: the state of the optimizer in it does not fit {optimizer.name} of"
+            f" '{model.name}', which starts anew: it belongs to another optimizer, or to weights"
+            " of which others are trainable",
+            stacklevel=5,
+        )
+        return []
+    return [(v, e) for v, e in zip(variables, entries, strict=True) if e is not None]
+
+
 def _fitting(
-    model: Layer, file: h5py.File, name: str, skip_mismatch: bool
-) -> list[tuple[Variable, np.ndarray]]:
-    """Returns the Variables with their values in the file; raises where one does not fit."""
+    model: Layer, parts: Sequence[Holder], store: Store, name: str, skip_mismatch: bool
+) -> list[tuple[Variable, Entry]]:
+    """Returns the Variables with their arrays in the file; raises where one does not fit."""
     weights = set(model.weights)
-    values: list[tuple[Variable, np.ndarray]] = []
-    for where, variables in _walk(model, "", set()):
-        for i, variable in enumerate(variables):
-            place = f"{where}/vars/{i}" if where else f"vars/{i}"
-            found = file.get(place)
-            if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "fiubcV":
+    values: list[tuple[Variable, Entry]] = []
+    for part in parts:
+        for i, variable in enumerate(part.variables):
+            place = part.place(i)
+            found = store.entry(place)
+            if found is None:
                 # Keras writes the state of a generator only where something is drawn.
-                if skip_mismatch or (found is None and variable not in weights):
+                if skip_mismatch or variable not in weights:
                     continue
                 raise ArgumentError(
                     f"load_weights: '{variable.path}'",
@@ -163,20 +228,31 @@ def _fitting(
                     expected=f"shape {variable.shape}",
                     fix="build the model as it was, or skip_mismatch=True",
                 )
-            value = np.asarray(found)
-            values.append(
-                (variable, value.view(jnp.bfloat16) if value.dtype.kind == "V" else value)
-            )
+            values.append((variable, found))
     return values
 
 
-def _checked(filepath: Any) -> Path:
+def may_write(what: str, path: Path, overwrite: bool) -> None:
+    """Makes the folder of a file; raises where the file is there and must stay."""
+    if path.exists() and not overwrite:
+        raise ArgumentError(what, f"{path}, which exists", "a new name, or overwrite=True")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _checked(filepath: Any, endings: tuple[str, ...]) -> Path:
     path = Path(filepath)
-    if not path.name.endswith(".weights.h5"):
+    if not path.name.endswith(endings):
         raise ArgumentError(
-            "weights", received=str(path), expected="a name that ends in .weights.h5"
+            "weights", received=str(path), expected=f"a name that ends in {' or '.join(endings)}"
         )
     return path
+
+
+def _left_out(what: str, kwargs: dict[str, Any]) -> list[Any]:
+    leave = list(kwargs.pop("objects_to_skip", None) or ())
+    if kwargs:
+        raise UnexpectedArgumentError(what, ", ".join(kwargs), "its own arguments")
+    return leave
 
 
 Model.weights_writer = staticmethod(save_weights)

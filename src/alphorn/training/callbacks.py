@@ -166,14 +166,14 @@ class EarlyStopping(_Watcher):
 
 
 class ModelCheckpoint(_Watcher):
-    """Writes the model's weights as training goes on, beside and then renamed.
+    """Writes the model as training goes on, beside and then renamed.
 
     Args:
-        filepath: May name the epoch and figures: `"{epoch:02d}-{val_loss:.2f}.weights.h5"`.
+        filepath: May name the epoch and figures: `"{epoch:02d}-{val_loss:.2f}.keras"`.
         monitor: The figure for `save_best_only`.
         verbose: Whether it says so.
         save_best_only: Whether only better epochs are written.
-        save_weights_only: Must be True: whole models have no files yet.
+        save_weights_only: Whether weights alone are written, to `.weights.h5` or `.safetensors`.
         mode: "min", "max" or "auto".
         save_freq: "epoch", or a number of batches.
         initial_value_threshold: What must be beaten first.
@@ -200,18 +200,12 @@ class ModelCheckpoint(_Watcher):
             raise ArgumentError(
                 "ModelCheckpoint: save_freq", repr(save_freq), "'epoch' or a number"
             )
-        if not save_weights_only:
+        endings = (".weights.h5", ".safetensors") if save_weights_only else (".keras",)
+        if not self.filepath.endswith(endings):
             raise ArgumentError(
-                "ModelCheckpoint",
-                received="save_weights_only=False",
-                expected="save_weights_only=True: whole models have no files yet",
-                fix="ModelCheckpoint('name.weights.h5', save_weights_only=True)",
-            )
-        if not self.filepath.endswith(".weights.h5"):
-            raise ArgumentError(
-                "ModelCheckpoint: filepath",
+                f"ModelCheckpoint: filepath, with save_weights_only={save_weights_only}",
                 received=repr(self.filepath),
-                expected="a name that ends in .weights.h5",
+                expected=f"a name that ends in {' or '.join(endings)}",
             )
 
     @property
@@ -258,7 +252,8 @@ class ModelCheckpoint(_Watcher):
                     return
                 self.best, said = now, f" with {self.monitor} {now:.5f}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.model.save_weights(path, overwrite=True)
+        write = self.model.save_weights if self.save_weights_only else self.model.save
+        write(path, overwrite=True)
         if self.verbose:
             print(f"Epoch {epoch + 1}: written to {path}{said}")
 

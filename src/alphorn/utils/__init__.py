@@ -22,6 +22,7 @@ from alphorn.preprocessing.datasets import (
 from alphorn.preprocessing.image import array_to_img, img_to_array, load_img, save_img
 from alphorn.preprocessing.sequence import pad_sequences
 from alphorn.preprocessing.windows import timeseries_dataset_from_array
+from alphorn.serialization import deserialize_keras_object, serialize_keras_object
 from alphorn.utils.downloads import get_file
 from alphorn.utils.py_dataset import PyDataset
 from alphorn.utils.splitting import split_dataset
@@ -37,6 +38,7 @@ __all__ = [
     "audio_dataset_from_directory",
     "clear_session",
     "custom_object_scope",
+    "deserialize_keras_object",
     "get_custom_objects",
     "get_file",
     "get_registered_name",
@@ -48,6 +50,7 @@ __all__ = [
     "pad_sequences",
     "register_keras_serializable",
     "save_img",
+    "serialize_keras_object",
     "set_random_seed",
     "split_dataset",
     "text_dataset_from_directory",
