@@ -2,6 +2,7 @@
 
 from alphorn import (
     activations,
+    backend,
     callbacks,
     config,
     constraints,
@@ -76,6 +77,7 @@ __all__ = [
     "UnexpectedArgumentError",
     "Variable",
     "activations",
+    "backend",
     "callbacks",
     "check_padding",
     "config",

@@ -5,22 +5,27 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 
 from alphorn.core.door import symbols_of
 from alphorn.core.layer import Layer
+from alphorn.core.masked import fill_masked, mask_of, unmask
 from alphorn.core.rules import nest
 from alphorn.core.symbol import Symbol, infer, is_symbol, symbols_in, symbols_like
 from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError, StateError
+from alphorn.models.capture import Capturing
 from alphorn.models.config import graph_config, graph_from_config
 from alphorn.models.graph import Graph
+from alphorn.models.nested import connected
+from alphorn.models.older import Older
 from alphorn.naming import auto_name, register
 from alphorn.training.loop import Trainer
 
 __all__ = ["Functional", "Model", "clone_model"]
 
 
-class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverride]
+class Model(Capturing, Older, Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverride]
     """Layers that are trained together.
 
     Either functional, `Model(inputs, outputs)`, from Symbols that `Input` and calls of layers
@@ -63,8 +68,11 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
         if inputs is not None:
             self._set_graph(inputs, outputs)
 
-    def _set_graph(self, inputs: Any, outputs: Any) -> None:
-        self.graph = Graph(inputs, outputs)
+    def _set_graph(self, inputs: Any, outputs: Any, losses: Sequence[Symbol] = ()) -> None:
+        outputs, losses = connected(inputs, (outputs, list(losses)))
+        self.graph = Graph(inputs, outputs, losses)
+        for symbol in self.graph.input_symbols:
+            symbol.graphs.add(self)
         self.masking = nest  # pyright: ignore[reportAttributeAccessIssue]
         self.built = True
         names: dict[str, Any] = {}
@@ -180,7 +188,24 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
                 f"{type(self).__name__} '{self.name}' has no call()",
                 fix="write `def call(self, inputs): ...`, or make it by Model(inputs, outputs)",
             )
-        return self.graph.run(inputs, f"Model '{self.name}'")
+        values = self.graph.values(inputs, f"Model '{self.name}'")
+        for loss in self.graph.losses:
+            value = values[id(loss)]
+            Layer.add_loss(self, jnp.sum(fill_masked(unmask(value), mask_of(value))))
+        return self.graph.outputs_in(values)
+
+    def add_loss(self, loss: Any) -> None:
+        """Adds a scalar, or several, to what training minimizes.
+
+        Args:
+            loss: An array, in a `call`; for a functional model a Symbol that comes from its
+                inputs. What is no scalar counts by the sum of its valid entries.
+        """
+        if self.graph is None or not symbols_in(loss):
+            super().add_loss(loss)
+            return
+        self._set_graph(self.graph.inputs, self.graph.outputs, [*self.graph.losses, *symbols_in(loss)])
+        vars(self).pop("programs", None)
 
     def get_config(self) -> dict[str, Any]:
         """Returns layers and calls of a functional model, or the arguments of a subclass."""

@@ -8,6 +8,7 @@ from alphorn.core.rules import nest
 from alphorn.core.symbol import unknown_sizes
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.layers.core import Input, InputLayer
+from alphorn.models.graph import Graph
 from alphorn.models.model import Model
 from alphorn.naming import auto_name, deserialize, register, serialize
 
@@ -73,6 +74,12 @@ class Sequential(Model):
             elif graph is not None:
                 first = graph.input_symbols[0]
                 self._begin = Input(batch_shape=first.shape, dtype=first.dtype)
+        if rebuild and self.graph is not None:
+            outputs = layer(self.graph.outputs)
+            self._stack.append(layer)
+            self._forget_programs()
+            self._set_graph(self._begin, outputs)
+            return
         self._stack.append(layer)
         if rebuild:
             self._rebuild()
@@ -82,21 +89,26 @@ class Sequential(Model):
         if not self._stack:
             raise ArgumentError(f"Sequential '{self.name}': pop", "no layers", "at least one")
         layer = self._stack.pop()
-        self.graph, self.built = None, False
+        before, self.graph, self.built = self.graph, None, False
         if rebuild:
             self._rebuild()
+        _forget_calls(before)
         return layer
 
-    def _rebuild(self) -> None:
-        self.graph = None
+    def _forget_programs(self) -> None:
         for remembered in ("programs", "_prepared"):
             vars(self).pop(remembered, None)
+
+    def _rebuild(self) -> None:
+        before, self.graph = self.graph, None
+        self._forget_programs()
         if self._begin is None or not self._stack:
             return
         x = self._begin
         for layer in self._stack:
             x = layer(x)
         self._set_graph(self._begin, x)
+        _forget_calls(before)
 
     def build(self, input_shape: Any = None) -> None:
         """Builds all layers for inputs of a shape, the batch axis included."""
@@ -167,6 +179,14 @@ class Sequential(Model):
         """Makes a model from `get_config()`."""
         layers = [deserialize(x, "layers", custom_objects) for x in config["layers"]]
         return cls(layers, name=config.get("name"))
+
+
+def _forget_calls(graph: Graph | None) -> None:
+    """Takes from layers their calls in a graph that is a part of no model any more."""
+    if graph is not None:
+        gone = set(map(id, graph.nodes))
+        for layer in graph.layers:
+            layer.inbound_nodes = [n for n in layer.inbound_nodes if id(n) not in gone]
 
 
 register("layers", Sequential, "Sequential")

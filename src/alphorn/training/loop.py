@@ -17,6 +17,7 @@ from alphorn.training.events import CallbackList, History
 from alphorn.training.progress import ProgressBar
 from alphorn.training.step import Logs, steps_per_call
 from alphorn.training.stepping import Steps
+from alphorn.training.workers import set_workers
 
 # Calls that may be under way on the device: more would only pile up batches.
 _IN_FLIGHT = 4
@@ -43,6 +44,7 @@ class Trainer(Steps):
         validation_steps: int | None = None,
         validation_batch_size: int | None = None,
         validation_freq: Any = 1,
+        **old: Any,
     ) -> History:
         """Trains the model.
 
@@ -64,6 +66,8 @@ class Trainer(Steps):
             validation_steps: Batches of validation.
             validation_batch_size: Rows a step of validation.
             validation_freq: Epochs between validations, or a list of epochs.
+            **old: Names of older Keras: `nb_epoch`, and `workers`, `max_queue_size`,
+                `use_multiprocessing` for a `PyDataset`.
 
         Returns:
             A `History` with the figures of each epoch.
@@ -73,6 +77,11 @@ class Trainer(Steps):
             DataError: empty data, unequal numbers of rows, labels that the outputs do not have.
         """
         self._need_compiled("fit")
+        epochs = old.pop("nb_epoch", epochs)
+        if strange := set(old) - {"workers", "max_queue_size", "use_multiprocessing"}:
+            raise UnexpectedArgumentError("fit", ", ".join(strange), "its own arguments")
+        for source in (x, validation_data):
+            set_workers(source, **old)
         data = self._data(x, y, sample_weight, batch_size, steps_per_epoch)
         if validation_split and validation_data is None:
             if isinstance(data, Stream):

@@ -68,6 +68,7 @@ class Steps(Tracked if TYPE_CHECKING else object):
         steps_per_execution: Any = "auto",
         jit_compile: Any = "auto",
         auto_scale_loss: bool = True,
+        sample_weight_mode: Any = None,
     ) -> None:
         """Says how the model is trained.
 
@@ -82,6 +83,7 @@ class Steps(Tracked if TYPE_CHECKING else object):
                 small and nobody wants to be told of each.
             jit_compile: False is `run_eagerly`.
             auto_scale_loss: Whether mixed_float16 gets a `LossScaleOptimizer`.
+            sample_weight_mode: Keras 2's: weights `(rows, time)` are known by their shape.
         """
         self.optimizer = optimizers.get(optimizer)
         scaled = isinstance(self.optimizer, optimizers.LossScaleOptimizer)
