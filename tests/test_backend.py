@@ -255,7 +255,7 @@ def test_losses_and_metrics_are_plain_functions_on_k() -> None:
 
     inputs = alphorn.Input((3,))
     model = alphorn.Model(inputs, layers.Dense(1)(inputs))
-    model.compile(alphorn.optimizers.SGD(lr=0.1), loss, [close])
+    model.compile(alphorn.optimizers.SGD(lr=0.1), loss, metrics=[close])
     x, y = data(4, 3), np.ones((4, 1))
     found = model.evaluate(x, y, verbose=0, return_dict=True)
     error = model.predict(x, verbose=0) - 1

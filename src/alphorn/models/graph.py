@@ -47,6 +47,8 @@ class Graph:
         arguments = [(node.args, node.kwargs) for node in self.nodes]
         leaves = jax.tree.leaves(arguments, is_leaf=lambda x: isinstance(x, Variable))
         self.variables = [x for x in leaves if isinstance(x, Variable)]
+        others = [o for o in self.operations if not isinstance(o, Tracked)]
+        self.variables += [v for o in others for v in getattr(o, "variables", ())]
 
     def _check_connected(self) -> None:
         known = {id(s) for s in self.input_symbols}
