@@ -82,7 +82,7 @@ FLOORS: list[list[str]] = [
         datasets.california_housing datasets""",
     ],
     [
-        """backend.nodes backend.rows backend.state backend.network backend.graphs backend""",
+        """backend.nodes backend.rows backend.state backend.network backend.graphs backend scikit_learn""",
     ],
     [
         "",  # the package itself: names only
