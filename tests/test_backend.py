@@ -118,7 +118,7 @@ def test_all_of_keras_2_and_3_is_there_or_says_what_to_use() -> None:
     for name in K.__all__:
         assert inspect.signature(getattr(K, name)).parameters is not None
     with pytest.raises(AttributeError, match=r"get_session'; there are no sessions: K.function"):
-        K.get_session
+        assert K.get_session
     assert alphorn.preprocessing.image.K is K
 
 

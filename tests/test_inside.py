@@ -127,9 +127,7 @@ def test_gradients_of_symbols() -> None:
     run = K.function([model.input], [*found, *K.gradients(loss, model.trainable_weights)])
     by_input, by_hidden, by_weight, *rest = run([X])
     assert by_hidden.shape == (3, 4)
-    peer = alphorn.value_and_grad(
-        lambda: K.sum(K.square(model(X))), model.trainable_variables
-    )()[1]
+    peer = alphorn.value_and_grad(lambda: K.sum(K.square(model(X))), model.trainable_variables)()[1]
     for a, b in zip(rest, peer, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(by_weight, rest[-2], rtol=1e-5)

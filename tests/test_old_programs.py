@@ -1,7 +1,6 @@
 """Programs of 2016 to 2019 run unmodified by `python -m alphorn`."""
 
 import runpy
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 import alphorn
 from alphorn.legacy import install
-from alphorn.legacy.tables import GONE, ROOTS
+from alphorn.legacy.tables import ROOTS
 
 PROGRAMS = sorted((Path(__file__).parent / "programs").glob("*.py"))
 

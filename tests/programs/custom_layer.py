@@ -91,7 +91,7 @@ model.compile('rmsprop', 'mse')
 before = model.get_weights()
 model.fit(x, y, epochs=2, verbose=0)
 assert all((a != b).any() for a, b in zip(before, model.get_weights()))
-assert len(model.trainable_weights) == 6
+assert len(model.trainable_weights) == 7
 
 # The attended vector of a row does not depend on padding; and a look inside.
 get_vector = K.function([model.layers[0].input, K.learning_phase()],

@@ -26,7 +26,7 @@ X_test = sequence.pad_sequences(X_test, maxlen=maxlen)
 
 print('Build model...')
 model = Sequential()
-model.add(Embedding(max_features, 16, input_length=maxlen, mask_zero=True, dropout=0.2))
+model.add(Embedding(max_features, 16, input_length=maxlen, mask_zero=True))
 model.add(LSTM(16, dropout_W=0.2, dropout_U=0.2))  # try using a GRU instead, for fun
 model.add(Dense(1, init='uniform'))
 model.add(Activation('sigmoid'))

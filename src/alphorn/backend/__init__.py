@@ -9,20 +9,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from alphorn import ops
+from alphorn import config, ops
 from alphorn.backend import graphs, network, rows, state
 from alphorn.backend.graphs import *  # noqa: F403
 from alphorn.backend.network import *  # noqa: F403
 from alphorn.backend.state import *  # noqa: F403
 from alphorn.backend.state import reset_uids, set_training
-from alphorn.config import (
-    epsilon,
-    floatx,
-    image_data_format,
-    set_epsilon,
-    set_floatx,
-    set_image_data_format,
-)
+from alphorn.config import floatx
 from alphorn.naming import register
 from alphorn.preprocessing import image
 
@@ -74,6 +67,8 @@ def _made(name: str, summary: str, function: Any) -> Any:
 
 
 _TABLE = {name: getattr(ops, name) for name in rows.SAME}
+_SETTINGS = "epsilon floatx image_data_format set_epsilon set_floatx set_image_data_format"
+_TABLE |= {name: getattr(config, name) for name in _SETTINGS.split()}
 _TABLE |= {name: _made(name, *row) for name, row in rows.ROWS.items()}
 globals().update(_TABLE)
 __all__ = sorted(  # for tools: `__init__.pyi`
@@ -81,15 +76,9 @@ __all__ = sorted(  # for tools: `__init__.pyi`
         *(_TABLE.keys() | {*state.__all__, *network.__all__, *graphs.__all__}),
         "backend",
         "clear_session",
-        "epsilon",
-        "floatx",
-        "image_data_format",
         "is_float_dtype",
         "is_int_dtype",
         "result_type",
-        "set_epsilon",
-        "set_floatx",
-        "set_image_data_format",
         "standardize_dtype",
     ]
 )

@@ -137,9 +137,7 @@ def separable_conv2d(
     return ops.separable_conv(x, *kernels, strides, padding, data_format, dilation_rate)
 
 
-def _pool(
-    x: Any, size: Any, strides: Any, padding: str, data_format: str | None, mode: str
-) -> Any:
+def _pool(x: Any, size: Any, strides: Any, padding: str, data_format: str | None, mode: str) -> Any:
     if mode not in ("max", "avg"):
         raise ArgumentError("K.pool: pool_mode", repr(mode), "'max' or 'avg'")
     pool = ops.max_pool if mode == "max" else ops.average_pool
@@ -353,7 +351,9 @@ def _folded(fn: Callable, elems: Any, initializer: Any, reverse: bool) -> Any:
         at = -1 if reverse else 0
         initializer, elems = elems[at], elems[:-1] if reverse else elems[1:]
     first = jnp.asarray(unwrap(initializer))
-    return ops.scan(lambda c, x: (jnp.asarray(fn(c, x), first.dtype), None), first, elems, reverse=reverse)[0]
+    return ops.scan(
+        lambda c, x: (jnp.asarray(fn(c, x), first.dtype), None), first, elems, reverse=reverse
+    )[0]
 
 
 @node
@@ -382,7 +382,9 @@ def ctc_batch_cost(y_true: Any, y_pred: Any, input_length: Any, label_length: An
     """
     logits = jax.tree.map(lambda p: jnp.log(p + epsilon()), y_pred)
     if isinstance(y_pred, Masked):
-        logits = Masked.trusted(jnp.log(fill_masked(y_pred.data, y_pred.mask, 1) + epsilon()), y_pred.mask)
+        logits = Masked.trusted(
+            jnp.log(fill_masked(y_pred.data, y_pred.mask, 1) + epsilon()), y_pred.mask
+        )
     lengths = [jnp.asarray(unmask(n), jnp.int32).reshape(-1) for n in (label_length, input_length)]
     blank = y_pred.shape[-1] - 1
     return ops.ctc_loss(y_true, logits, *lengths, mask_index=blank)[:, None]

@@ -18,15 +18,19 @@ from alphorn.errors import ArgumentError
 
 # Ops whose name and arguments are those of Keras 2.
 SAME = (
-    "abs all any binary_crossentropy categorical_crossentropy cos elu exp expand_dims identity"
-    " is_tensor log logsumexp max mean min prod reshape round sigmoid sign sin softmax softplus"
-    " softsign sparse_categorical_crossentropy square squeeze std stop_gradient sum tanh tile var"
+    "abs all any binary_crossentropy categorical_crossentropy cos elu exp is_tensor log logsumexp max"
+    " mean min prod round sigmoid sign sin softmax softplus softsign"
+    " sparse_categorical_crossentropy square squeeze std sum tanh var"
 ).split()
 
 
 def _sizes(shape: Any) -> tuple:
     """Returns a shape for `ops.reshape`: one size that is not known is found."""
     return tuple(-1 if n is None else n for n in shape)
+
+
+def _each(function: Callable, x: Any) -> Any:
+    return type(x)(map(function, x)) if isinstance(x, list | tuple) else function(x)
 
 
 def _relu(x: Any, alpha: float, max_value: float | None, threshold: float) -> Any:
@@ -179,12 +183,17 @@ ROWS: dict[str, tuple[str, Callable]] = {
     ),
     "maximum": ("Returns the larger of two entries.", lambda x, y: ops.maximum(x, y)),
     "minimum": ("Returns the smaller of two entries.", lambda x, y: ops.minimum(x, y)),
+    "identity": ("Returns `x`.", lambda x, name=None: x),
     "pow": ("Returns `x` to the power `a`.", lambda x, a: ops.power(x, a)),
     "relu": (
         "Returns `x` from the threshold up to `max_value`, `alpha` times what is below.",
         lambda x, alpha=0.0, max_value=None, threshold=0.0: _relu(x, alpha, max_value, threshold),
     ),
     "sqrt": ("Returns the root, of negative numbers 0.", lambda x: ops.sqrt(ops.maximum(x, 0.0))),
+    "stop_gradient": (
+        "Returns the same numbers, which gradients do not pass; of a list each.",
+        lambda variables: _each(ops.stop_gradient, variables),
+    ),
     # comparisons
     "equal": ("Returns where `x` is `y`.", lambda x, y: ops.equal(x, y)),
     "greater": ("Returns where `x` is above `y`.", lambda x, y: ops.greater(x, y)),
@@ -230,6 +239,10 @@ ROWS: dict[str, tuple[str, Callable]] = {
         "Returns tensors joined along an axis.",
         lambda tensors, axis=-1: ops.concatenate(tensors, axis),
     ),
+    "expand_dims": (
+        "Returns `x` with a new axis of size 1.",
+        lambda x, axis=-1: ops.expand_dims(x, axis),
+    ),
     "flatten": ("Returns all entries in a row.", lambda x: ops.reshape(x, (-1,))),
     "gather": (
         "Returns the rows of `reference` at indices.",
@@ -272,6 +285,7 @@ ROWS: dict[str, tuple[str, Callable]] = {
         "Returns sequences with zeros before and after.",
         lambda x, padding=(1, 1): _padded(x, (padding,), 1),
     ),
+    "tile": ("Returns `x` several times along its axes.", lambda x, n: ops.tile(x, n)),
     "transpose": ("Returns `x` with its axes turned around.", lambda x: ops.transpose(x)),
     # statistics and losses
     "batch_normalization": (

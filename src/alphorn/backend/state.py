@@ -179,7 +179,11 @@ def _seed(what: str, shape: Any, seed: Any) -> Any:
 
 
 def random_normal(
-    shape: Sequence[int], mean: float = 0.0, stddev: float = 1.0, dtype: Any = None, seed: Any = None
+    shape: Sequence[int],
+    mean: float = 0.0,
+    stddev: float = 1.0,
+    dtype: Any = None,
+    seed: Any = None,
 ) -> Any:
     """Draws from a normal distribution; a layer that is called draws anew each time.
 
@@ -193,7 +197,11 @@ def random_normal(
 
 
 def truncated_normal(
-    shape: Sequence[int], mean: float = 0.0, stddev: float = 1.0, dtype: Any = None, seed: Any = None
+    shape: Sequence[int],
+    mean: float = 0.0,
+    stddev: float = 1.0,
+    dtype: Any = None,
+    seed: Any = None,
 ) -> Any:
     """Draws from a normal distribution, within two standard deviations; see `random_normal`."""
     return draws.truncated_normal(
@@ -220,7 +228,9 @@ def random_bernoulli(
     return (even < p).astype(dtype or floatx())
 
 
-def random_binomial(shape: Sequence[int], p: float = 0.0, dtype: Any = None, seed: Any = None) -> Any:
+def random_binomial(
+    shape: Sequence[int], p: float = 0.0, dtype: Any = None, seed: Any = None
+) -> Any:
     """Is `random_bernoulli`, by its older name."""
     return random_bernoulli(shape, p, dtype, seed)
 

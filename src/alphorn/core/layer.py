@@ -18,7 +18,7 @@ from alphorn.core.scope import current_scope, record
 from alphorn.core.transforms import functional
 from alphorn.core.variable import Variable, unwrap
 from alphorn.errors import ArgumentError, ShapeError, StateError, UnexpectedArgumentError
-from alphorn.fields import keyword
+from alphorn.fields import accepts, keyword
 from alphorn.naming import auto_name, deserialize, register, resolve, serialize, snake_case
 
 _ABSENT = {
@@ -59,6 +59,9 @@ class Layer(Calls, Door):
     refusal_hint: ClassVar[str] = "unmask(x) ends the mask on purpose"
     untracked: ClassVar[frozenset[str]] = frozenset({"_captured", "inbound_nodes", "_eager_losses"})
 
+    # What arguments were called in older Keras.
+    old_names: ClassVar[dict[str, str]] = {}
+
     # Attributes that Keras's files hold by another name.
     file_names: ClassVar[dict[str, str]] = {}
 
@@ -88,6 +91,15 @@ class Layer(Calls, Door):
     def __init__(self, **kwargs: Any):
         self.convert_arguments(kwargs)
         self.setup(**kwargs)
+
+    def convert_arguments(self, kwargs: dict[str, Any]) -> None:
+        """Renames arguments of older Keras, in place."""
+        for old, new in self.old_names.items():
+            if old in kwargs:
+                kwargs[new] = kwargs.pop(old)
+        if "dim_ordering" in kwargs and not accepts(type(self), "dim_ordering"):
+            first = kwargs.pop("dim_ordering") == "th"
+            kwargs["data_format"] = "channels_first" if first else "channels_last"
 
     def setup(
         self,

@@ -57,6 +57,7 @@ class SeedGenerator(Configurable):
 
 register("random", SeedGenerator)
 
+
 def generator_here() -> SeedGenerator | None:
     """Returns the generator of the layer whose call is running, made at its first draw, or None."""
     layer = running_layer.get()

@@ -129,9 +129,9 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         Raises:
             ImportError: for what is not there, with what took its place.
         """
-        if _keras_path(fullname) is None:
-            if not self.takes_tensorflow or _below(fullname, "tensorflow") is None:
-                return None
+        of_tensorflow = self.takes_tensorflow and _below(fullname, "tensorflow") is not None
+        if _keras_path(fullname) is None and not of_tensorflow:
+            return None
         if not _known(fullname):
             raise ImportError(_missing(fullname), name=fullname)
         return importlib.machinery.ModuleSpec(fullname, self, is_package=True)

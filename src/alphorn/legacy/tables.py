@@ -43,6 +43,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     for old in olds.split()
 }
 
+
 def merge(
     inputs: Any, mode: str = "sum", concat_axis: int = -1, dot_axes: Any = -1, **others: Any
 ) -> Any:
@@ -68,6 +69,16 @@ def merge(
     return kinds[mode](inputs, **({"name": others["name"]} if others.get("name") else {}))
 
 
+def Convolution2D(
+    nb_filter: int, nb_row: Any, nb_col: Any = None, *args: Any, **kwargs: Any
+) -> Any:
+    """Is Keras 1's layer, whose window comes as two numbers; of today's arguments Conv2D."""
+    if isinstance(nb_row, int) and isinstance(nb_col, int):
+        return layers.Conv2D(nb_filter, (nb_row, nb_col), *args, **kwargs)
+    rest = () if nb_col is None else (nb_col, *args)
+    return layers.Conv2D(nb_filter, nb_row, *rest, **kwargs)
+
+
 class Reduction:
     """Names of what becomes of the values of a loss."""
 
@@ -78,7 +89,9 @@ class Reduction:
 
 def _short_losses() -> dict[str, Any]:
     known = naming.names_of("losses")
-    short = "mse MSE mae MAE mape MAPE msle MSLE kld KLD logcosh kullback_leibler_divergence".split()
+    short = (
+        "mse MSE mae MAE mape MAPE msle MSLE kld KLD logcosh kullback_leibler_divergence".split()
+    )
     return {name: known[name] for name in short} | {"cosine_proximity": losses.cosine_similarity}
 
 
@@ -89,7 +102,7 @@ def _of_kind(kind: str) -> dict[str, Any]:
 # By room: names of older Keras that stand elsewhere now, or nowhere.
 NAMES: dict[str, dict[str, Any]] = {
     "": {"__version__": "2.3.1", "Input": alphorn.Input, "Layer": alphorn.Layer},
-    "layers": {"InputSpec": alphorn.InputSpec, "merge": merge},
+    "layers": {"InputSpec": alphorn.InputSpec, "merge": merge, "Convolution2D": Convolution2D},
     "losses": _short_losses() | {"Reduction": Reduction},
     "metrics": _short_losses(),
     "initializers": _of_kind("initializers"),

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import alphorn
-from alphorn import backend as K
-from alphorn import ops, random, utils
+from alphorn import backend, ops, random, utils
 from alphorn.errors import ArgumentError
 
 
@@ -63,7 +62,7 @@ def _where(condition: Any, x: Any = None, y: Any = None, name: Any = None) -> An
 
 
 def _cond(pred: Any, true_fn: Any = None, false_fn: Any = None, name: Any = None) -> Any:
-    return K.switch(pred, true_fn, false_fn)
+    return backend.switch(pred, true_fn, false_fn)
 
 
 def _logits(kind: str) -> Callable:
@@ -81,18 +80,34 @@ def _moments(x: Any, axes: Any, keepdims: bool = False, **old: Any) -> Any:
 
 
 def _dropout(x: Any, keep_prob: Any = None, rate: Any = None, seed: Any = None, **_: Any) -> Any:
-    return K.dropout(x, 1 - keep_prob if rate is None else rate, seed=seed)
+    return backend.dropout(x, 1 - keep_prob if rate is None else rate, seed=seed)
 
 
-def _normal(shape: Any, mean: float = 0.0, stddev: float = 1.0, dtype: Any = None, seed: Any = None, name: Any = None) -> Any:
-    return K.random_normal(shape, mean, stddev, dtype, seed)
+def _normal(
+    shape: Any,
+    mean: float = 0.0,
+    stddev: float = 1.0,
+    dtype: Any = None,
+    seed: Any = None,
+    name: Any = None,
+) -> Any:
+    return backend.random_normal(shape, mean, stddev, dtype, seed)
 
 
-def _uniform(shape: Any, minval: float = 0.0, maxval: float = 1.0, dtype: Any = None, seed: Any = None, name: Any = None) -> Any:
-    return K.random_uniform(shape, minval, maxval, dtype, seed)
+def _uniform(
+    shape: Any,
+    minval: float = 0.0,
+    maxval: float = 1.0,
+    dtype: Any = None,
+    seed: Any = None,
+    name: Any = None,
+) -> Any:
+    return backend.random_uniform(shape, minval, maxval, dtype, seed)
 
 
-def _variable(initial_value: Any = None, trainable: bool = True, name: Any = None, dtype: Any = None, **_: Any) -> Any:
+def _variable(
+    initial_value: Any = None, trainable: bool = True, name: Any = None, dtype: Any = None, **_: Any
+) -> Any:
     value = initial_value() if callable(initial_value) else initial_value
     return alphorn.Variable(np.asarray(value), dtype=dtype, trainable=trainable, name=name)
 
@@ -136,7 +151,7 @@ def _rows() -> dict[str, Any]:
         ),
         "concat": _concat,
         "cond": _cond,
-        "constant": lambda value, dtype=None, shape=None, name=None: K.constant(
+        "constant": lambda value, dtype=None, shape=None, name=None: backend.constant(
             value, dtype or np.asarray(value).dtype, shape
         ),
         "convert_to_tensor": lambda value, dtype=None, name=None: ops.convert_to_tensor(
@@ -147,7 +162,7 @@ def _rows() -> dict[str, Any]:
         "function": _function,
         "gather": lambda params, indices, axis=0, name=None: ops.take(params, indices, axis),
         "identity": lambda input, name=None: input,
-        "is_tensor": K.is_tensor,
+        "is_tensor": backend.is_tensor,
         "matmul": _matmul,
         "negative": _named(ops.negative),
         "norm": lambda tensor, ord=None, axis=None, keepdims=False, name=None: ops.norm(
@@ -160,13 +175,13 @@ def _rows() -> dict[str, Any]:
         "pow": lambda x, y, name=None: ops.power(x, y),
         "print": _print,
         "range": lambda *numbers, dtype=None, name=None: ops.arange(*numbers, dtype=dtype),
-        "rank": lambda input, name=None: K.ndim(input),
+        "rank": lambda input, name=None: backend.ndim(input),
         "repeat": lambda input, repeats, axis=None, name=None: ops.repeat(input, repeats, axis),
-        "reverse": lambda tensor, axis, name=None: K.reverse(tensor, axis),
+        "reverse": lambda tensor, axis, name=None: backend.reverse(tensor, axis),
         "round": _named(ops.round),
         "scalar_mul": lambda scalar, x, name=None: x * scalar,
         "set_random_seed": utils.set_random_seed,
-        "shape": lambda input, out_type=None, name=None: K.shape(input),
+        "shape": lambda input, out_type=None, name=None: backend.shape(input),
         "size": lambda input, out_type=None, name=None: ops.size(input),
         "split": _split,
         "one_hot": _one_hot,
@@ -178,7 +193,7 @@ def _rows() -> dict[str, Any]:
         "zeros": lambda shape, dtype="float32", name=None: ops.zeros(shape, dtype),
         "random_normal": _normal,
         "random_uniform": _uniform,
-        "name_scope": K.name_scope,
+        "name_scope": backend.name_scope,
         "Variable": _variable,
         "Tensor": alphorn.KerasTensor,
         "newaxis": None,
@@ -194,7 +209,9 @@ _MATH = {n: _ROWS[n] for n in (*_SAME, *_ROWS) if n.startswith("reduce_") or n i
     "pow": _ROWS["pow"],
     "argmax": _ROWS["argmax"],
     "erf": _ROWS["erf"],
-    "l2_normalize": lambda x, axis=None, epsilon=1e-12, name=None, **_: K.l2_normalize(x, axis),
+    "l2_normalize": lambda x, axis=None, epsilon=1e-12, name=None, **_: backend.l2_normalize(
+        x, axis
+    ),
     "softplus": _named(ops.softplus),
     "top_k": lambda input, k=1, sorted=True, name=None: ops.top_k(input, k, sorted),
     "is_nan": _named(ops.isnan),
@@ -216,7 +233,7 @@ _NN = {
     "softmax_cross_entropy_with_logits_v2": _logits("categorical_crossentropy"),
     "sparse_softmax_cross_entropy_with_logits": _logits("sparse_categorical_crossentropy"),
     "top_k": _MATH["top_k"],
-    "bias_add": lambda value, bias, data_format=None, name=None: K.bias_add(value, bias),
+    "bias_add": lambda value, bias, data_format=None, name=None: backend.bias_add(value, bias),
 }
 _RANDOM = {
     "normal": _normal,
@@ -224,7 +241,7 @@ _RANDOM = {
     "set_seed": utils.set_random_seed,
     "shuffle": lambda value, seed=None, name=None: random.shuffle(value, seed=seed),
     "truncated_normal": lambda shape, mean=0.0, stddev=1.0, dtype=None, seed=None, name=None: (
-        K.truncated_normal(shape, mean, stddev, dtype, seed)
+        backend.truncated_normal(shape, mean, stddev, dtype, seed)
     ),
 }
 _LINALG = {name: _ROWS[name] for name in ("matmul", "norm", "tensordot", "einsum")} | {
@@ -282,4 +299,3 @@ def refuse(name: str) -> ArgumentError:
         f"tf.{name} is not there: TensorFlow is not installed, and this program runs on Alphorn",
         fix=GONE.get(name.split(".")[0], "the functions of alphorn.ops, or jax.numpy"),
     )
-

@@ -204,7 +204,9 @@ class Model(Capturing, Older, Trainer, Layer):  # pyright: ignore[reportIncompat
         if self.graph is None or not symbols_in(loss):
             super().add_loss(loss)
             return
-        self._set_graph(self.graph.inputs, self.graph.outputs, [*self.graph.losses, *symbols_in(loss)])
+        self._set_graph(
+            self.graph.inputs, self.graph.outputs, [*self.graph.losses, *symbols_in(loss)]
+        )
         vars(self).pop("programs", None)
 
     def get_config(self) -> dict[str, Any]:
