@@ -92,6 +92,15 @@ def test_updates_and_structures() -> None:
     np.testing.assert_allclose(K.get_value(total), 1 + 2 * X.sum(), rtol=1e-5)
 
 
+def test_an_update_that_has_been_made_is_refused() -> None:
+    inputs, count = alphorn.Input((4,)), K.variable(0.0)
+    run = K.function([inputs], [inputs * 2], [(count, lambda: count + 1)])
+    run([X]), run([X])
+    assert count.numpy() == 2
+    with pytest.raises(alphorn.ArgumentError, match="lambda: variable"):
+        K.function([inputs], [inputs * 2], [K.update_add(count, 1)])
+
+
 def test_a_function_with_wrong_data_says_which() -> None:
     inputs = alphorn.Input((4,))
     run = K.function([inputs], [inputs * 2])

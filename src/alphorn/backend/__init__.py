@@ -86,7 +86,7 @@ __all__ = sorted(  # for tools: `__init__.pyi`
 image.K = sys.modules[__name__]  # pyright: ignore[reportAttributeAccessIssue]
 
 # Names of Keras 2 that have no meaning here, and what to use.
-_GONE = {
+GONE = {
     "get_session": "there are no sessions: K.function, or model.predict",
     "set_session": "there are no sessions: XLA_FLAGS and jax.config hold JAX's settings",
     "tf": "alphorn.ops, or jax.numpy as jnp",
@@ -101,5 +101,5 @@ _GONE = {
 
 
 def __getattr__(name: str) -> Any:
-    way = f"; {_GONE[name]}" if name in _GONE else ""
+    way = f"; {GONE[name]}" if name in GONE else ""
     raise AttributeError(f"alphorn.backend has no '{name}'{way}")

@@ -74,7 +74,7 @@ class _Run:
             values = {} if self.graph is None else self.graph.values(inputs, "K.function")
 
         def at(x: Any) -> Any:
-            return values[id(x)] if is_symbol(x) else unwrap(x)
+            return values[id(x)] if is_symbol(x) else unwrap(x() if callable(x) else x)
 
         found = [at(x) for x in self.wanted]
         for variable, new in [(v, at(new)) for v, new in self.updates]:
@@ -88,7 +88,8 @@ class Function:
     Args:
         inputs: A list (or dict) of Symbols, `learning_phase()` among them or not.
         outputs: A structure of Symbols; Variables and arrays in it come as they are.
-        updates: Pairs `(variable, new value)`, assigned at each call after the outputs.
+        updates: Pairs `(variable, new value)`, assigned at each call after the outputs; the value
+            is a Symbol, an array or a function of nothing.
         name: For errors.
     """
 
@@ -100,7 +101,14 @@ class Function:
         begin = inputs
         if isinstance(inputs, list | tuple):
             begin = [x for i, x in enumerate(given) if i not in self._phases]
-        pairs = [p for p in updates or () if isinstance(p, tuple)]
+        pairs = list(updates or ())
+        if happened := [p for p in pairs if not isinstance(p, tuple)]:
+            raise ArgumentError(
+                f"{self.name}: updates",
+                received=f"{happened[0]!r}, the result of an assignment that has been made",
+                expected="pairs of a Variable and a Symbol",
+                fix="(variable, lambda: variable + 1) is computed at each call",
+            )
         leaves, self._structure = jax.tree.flatten(outputs, is_leaf=_is_value)
         wanted = connected(begin, [*leaves, *(new for _, new in pairs)])
         symbols = [x for x in wanted if is_symbol(x)]
@@ -144,7 +152,8 @@ def function(inputs: Any, outputs: Any, updates: Any = None, name: str | None = 
         inputs: A list (or dict) of Symbols; `K.learning_phase()` in a list stands for a flag, 1
             in training. Without it the layers run as in use.
         outputs: A structure of Symbols.
-        updates: Pairs `(variable, new value)`, as `K.update` gives them for Symbols.
+        updates: Pairs `(variable, new value)`, as `K.update` gives them for Symbols; also
+            `(variable, lambda: variable + 1)`.
         name: For errors.
 
     Returns:

@@ -120,8 +120,7 @@ def _normalized(x: Any, mean: Any, var: Any, beta: Any, gamma: Any, axis: int, l
     def flat(v: Any) -> Any:
         return v if v is None or len(v.shape) == 1 else ops.reshape(v, (-1,))
 
-    given = map(flat, (mean, var))
-    return ops.batch_normalization(x, *given, axis, flat(beta), flat(gamma), least)
+    return ops.batch_normalization(x, flat(mean), flat(var), axis, flat(beta), flat(gamma), least)
 
 
 def _normalized_in_training(x: Any, gamma: Any, beta: Any, axes: Any, least: float) -> Any:

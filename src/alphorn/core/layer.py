@@ -18,7 +18,7 @@ from alphorn.core.scope import current_scope, record
 from alphorn.core.transforms import functional
 from alphorn.core.variable import Variable, unwrap
 from alphorn.errors import ArgumentError, ShapeError, StateError, UnexpectedArgumentError
-from alphorn.fields import accepts, keyword
+from alphorn.fields import keyword
 from alphorn.naming import auto_name, deserialize, register, resolve, serialize, snake_case
 
 _ABSENT = {
@@ -97,7 +97,7 @@ class Layer(Calls, Door):
         for old, new in self.old_names.items():
             if old in kwargs:
                 kwargs[new] = kwargs.pop(old)
-        if "dim_ordering" in kwargs and not accepts(type(self), "dim_ordering"):
+        if "dim_ordering" in kwargs and not self.user_defined:
             first = kwargs.pop("dim_ordering") == "th"
             kwargs["data_format"] = "channels_first" if first else "channels_last"
 

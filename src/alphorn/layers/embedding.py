@@ -1,6 +1,6 @@
 """Where masks begin: Embedding and Masking."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -50,9 +50,13 @@ class Embedding(Layer):
     default_input_dtype = "int32"
     old_names = older.EMBEDDING
 
+    # Keras 2's number of steps, with which a Sequential begins; other lengths work as well.
+    input_length: ClassVar[Any] = None
+
     def convert_arguments(self, kwargs: dict[str, Any]) -> None:
         """Takes the names of early Keras."""
         super().convert_arguments(kwargs)
+        vars(self)["input_length"] = kwargs.get("input_length")
         if kwargs.get("dropout"):
             raise ArgumentError(
                 "Embedding: dropout",

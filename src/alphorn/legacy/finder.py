@@ -33,7 +33,7 @@ class Alias(ModuleType):
 
     def __init__(self, name: str, path: str, rooms: list[ModuleType], names: dict[str, Any]):
         super().__init__(name, rooms[0].__doc__ if rooms else None)
-        self.__path__: list[str] = []
+        self.__path__ = []
         vars(self).update(_alias_path=path, _alias_rooms=rooms)
         vars(self).update(names)
         listed = [n for room in rooms for n in room.__all__]
@@ -50,9 +50,8 @@ class Alias(ModuleType):
             return importlib.import_module(full)
         for room in vars(self)["_alias_rooms"]:
             found = getattr(room, name, None)
-            if found is not None and not getattr(found, "__name__", "").startswith("alphorn."):
-                return found
-            if found is not None and not isinstance(found, ModuleType):
+            own = isinstance(found, ModuleType) and found.__name__.startswith("alphorn.")
+            if found is not None and (not own or found in _ROOMS.values()):
                 return found
         raise AttributeError(_missing(full))
 

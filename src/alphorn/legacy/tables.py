@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import alphorn
-from alphorn import layers, losses, naming, utils
+from alphorn import backend, layers, naming, utils
 from alphorn.errors import ArgumentError, UnexpectedArgumentError
 
 # Names by which programs import Keras.
@@ -74,9 +74,10 @@ def Convolution2D(
 ) -> Any:
     """Is Keras 1's layer, whose window comes as two numbers; of today's arguments Conv2D."""
     if isinstance(nb_row, int) and isinstance(nb_col, int):
-        return layers.Conv2D(nb_filter, (nb_row, nb_col), *args, **kwargs)
-    rest = () if nb_col is None else (nb_col, *args)
-    return layers.Conv2D(nb_filter, nb_row, *rest, **kwargs)
+        args = (nb_filter, (nb_row, nb_col), *args)
+    else:
+        args = (nb_filter, nb_row, *(() if nb_col is None else (nb_col, *args)))
+    return layers.Conv2D(*args, **kwargs)
 
 
 class Reduction:
@@ -92,7 +93,7 @@ def _short_losses() -> dict[str, Any]:
     short = (
         "mse MSE mae MAE mape MAPE msle MSLE kld KLD logcosh kullback_leibler_divergence".split()
     )
-    return {name: known[name] for name in short} | {"cosine_proximity": losses.cosine_similarity}
+    return {name: known[name] for name in short} | {"cosine_proximity": known["cosine_similarity"]}
 
 
 def _of_kind(kind: str) -> dict[str, Any]:
@@ -145,4 +146,4 @@ GONE: dict[str, str] = {
     "regularizers.WeightRegularizer": "regularizers.l2, l1 or l1_l2",
     "regularizers.activity_l1": "regularizers.l1",
     "regularizers.activity_l2": "regularizers.l2",
-}
+} | {f"backend.{name}": way for name, way in backend.GONE.items()}

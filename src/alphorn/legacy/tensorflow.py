@@ -152,7 +152,7 @@ def _rows() -> dict[str, Any]:
         "concat": _concat,
         "cond": _cond,
         "constant": lambda value, dtype=None, shape=None, name=None: backend.constant(
-            value, dtype or np.asarray(value).dtype, shape
+            value, dtype or jnp.asarray(value).dtype, shape
         ),
         "convert_to_tensor": lambda value, dtype=None, name=None: ops.convert_to_tensor(
             value, dtype

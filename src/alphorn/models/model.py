@@ -55,6 +55,8 @@ class Model(Capturing, Older, Trainer, Layer):  # pyright: ignore[reportIncompat
             outputs = args[1]
         if len(args) > 2:
             kwargs["name"] = args[2]
+        inputs = kwargs.pop("input", inputs)  # the names in Keras 1
+        outputs = kwargs.pop("output", outputs)
         if (inputs is None) != (outputs is None):
             raise ArgumentError(
                 type(self).__name__,

@@ -108,6 +108,8 @@ class Optimizer(State):
         """Renames or drops arguments of Keras 2, in place."""
         if "lr" in kwargs:
             kwargs["learning_rate"] = kwargs.pop("lr")
+        if kwargs.get("epsilon", 0) is None:  # Keras 2's word for its default
+            del kwargs["epsilon"]
         if "decay" in kwargs:
             self.decay = float(kwargs.pop("decay") or 0.0)
 
