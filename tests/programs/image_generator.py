@@ -9,7 +9,8 @@ from keras.utils import np_utils
 from keras.utils import Sequence
 from keras import backend as K
 
-K.set_image_dim_ordering('tf') if hasattr(K, 'set_image_dim_ordering') else None
+K.set_image_dim_ordering('tf')
+assert K.image_dim_ordering() == 'tf'
 rng = np.random.RandomState(0)
 nb_classes, batch_size = 2, 16
 labels = rng.randint(0, nb_classes, 48)

@@ -85,21 +85,7 @@ __all__ = sorted(  # for tools: `__init__.pyi`
 
 image.K = sys.modules[__name__]  # pyright: ignore[reportAttributeAccessIssue]
 
-# Names of Keras 2 that have no meaning here, and what to use.
-GONE = {
-    "get_session": "there are no sessions: K.function, or model.predict",
-    "set_session": "there are no sessions: XLA_FLAGS and jax.config hold JAX's settings",
-    "tf": "alphorn.ops, or jax.numpy as jnp",
-    "th": "alphorn.ops, or jax.numpy as jnp",
-    "image_dim_ordering": "K.image_data_format(), 'channels_last' or 'channels_first'",
-    "set_image_dim_ordering": "K.set_image_data_format('channels_last') for 'tf'",
-    "enable_tf_random_generator": "random numbers come from keras.random.SeedGenerator",
-    "is_placeholder": "K.is_keras_tensor(x)",
-    "get_graph": "model.graph",
-    "control_dependencies": "assignments happen in their order",
-}
-
 
 def __getattr__(name: str) -> Any:
-    way = f"; {GONE[name]}" if name in GONE else ""
+    way = f"; {rows.GONE[name]}" if name in rows.GONE else ""
     raise AttributeError(f"alphorn.backend has no '{name}'{way}")

@@ -101,7 +101,7 @@ class Function:
         begin = inputs
         if isinstance(inputs, list | tuple):
             begin = [x for i, x in enumerate(given) if i not in self._phases]
-        pairs = list(updates or ())
+        pairs: list[Any] = list(updates or ())
         if happened := [p for p in pairs if not isinstance(p, tuple)]:
             raise ArgumentError(
                 f"{self.name}: updates",

@@ -350,3 +350,15 @@ ROWS: dict[str, tuple[str, Callable]] = {
     ),
     "to_dense": ("Returns `tensor`: arrays are dense.", lambda tensor: tensor),
 }
+
+# Names of Keras 2 that have no meaning here, and what to use.
+GONE: dict[str, str] = {
+    "get_session": "there are no sessions: K.function, or model.predict",
+    "set_session": "there are no sessions: XLA_FLAGS and jax.config hold JAX's settings",
+    "tf": "alphorn.ops, or jax.numpy as jnp",
+    "th": "alphorn.ops, or jax.numpy as jnp",
+    "enable_tf_random_generator": "random numbers come from keras.random.SeedGenerator",
+    "is_placeholder": "K.is_keras_tensor(x)",
+    "get_graph": "model.graph",
+    "control_dependencies": "assignments happen in their order",
+}

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import alphorn
-from alphorn import backend, layers, naming, utils
+from alphorn import config, layers, naming, utils
+from alphorn.backend import rows
 from alphorn.errors import ArgumentError, UnexpectedArgumentError
 
 # Names by which programs import Keras.
@@ -80,6 +81,17 @@ def Convolution2D(
     return layers.Conv2D(*args, **kwargs)
 
 
+def image_dim_ordering() -> str:
+    """Returns Keras 1's word for the layout of images: "tf" for channels last, "th" for first."""
+    return "tf" if config.image_data_format() == "channels_last" else "th"
+
+
+def set_image_dim_ordering(dim_ordering: str) -> None:
+    """Sets the layout of images by Keras 1's words, "tf" or "th"."""
+    layouts = {"tf": "channels_last", "th": "channels_first"}
+    config.set_image_data_format(layouts.get(dim_ordering, dim_ordering))
+
+
 class Reduction:
     """Names of what becomes of the values of a loss."""
 
@@ -104,6 +116,10 @@ def _of_kind(kind: str) -> dict[str, Any]:
 NAMES: dict[str, dict[str, Any]] = {
     "": {"__version__": "2.3.1", "Input": alphorn.Input, "Layer": alphorn.Layer},
     "layers": {"InputSpec": alphorn.InputSpec, "merge": merge, "Convolution2D": Convolution2D},
+    "backend": {
+        "image_dim_ordering": image_dim_ordering,
+        "set_image_dim_ordering": set_image_dim_ordering,
+    },
     "losses": _short_losses() | {"Reduction": Reduction},
     "metrics": _short_losses(),
     "initializers": _of_kind("initializers"),
@@ -146,4 +162,4 @@ GONE: dict[str, str] = {
     "regularizers.WeightRegularizer": "regularizers.l2, l1 or l1_l2",
     "regularizers.activity_l1": "regularizers.l1",
     "regularizers.activity_l2": "regularizers.l2",
-} | {f"backend.{name}": way for name, way in backend.GONE.items()}
+} | {f"backend.{name}": way for name, way in rows.GONE.items()}

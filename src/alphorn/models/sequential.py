@@ -71,8 +71,7 @@ class Sequential(Model):
             if shape is not None:
                 dtype = layer.declared_input_dtype or layer.default_input_dtype
                 self._begin = Input(batch_shape=shape, dtype=dtype or layer.compute_dtype)
-            elif getattr(layer, "input_length", None):
-                steps = layer.input_length
+            elif steps := getattr(layer, "input_length", None):
                 shape = (None, *steps) if isinstance(steps, list | tuple) else (None, steps)
                 self._begin = Input(batch_shape=shape, dtype=layer.default_input_dtype)
                 self._deferred = True
