@@ -79,6 +79,21 @@ def test_the_learning_phase_is_an_input() -> None:
         assert (K.function([model.input], [model.output])([X])[0] == 0).any()
 
 
+def test_a_function_is_compiled_once_for_each_shape() -> None:
+    traced = []
+
+    def watched(x):
+        traced.append(x.shape)
+        return x * 2
+
+    inputs = alphorn.Input((4,))
+    run = K.function([inputs], [layers.Lambda(watched)(inputs)])
+    traced.clear()
+    for rows in (3, 3, 2, 3):
+        run([X[:rows]])
+    assert traced == [(3, 4), (2, 4)]
+
+
 def test_updates_and_structures() -> None:
     inputs = alphorn.Input((4,))
     total = K.variable(1.0)
@@ -123,6 +138,8 @@ def test_masks_go_in_and_plain_arrays_come_out() -> None:
     assert not steps[~MASK].any() and states[~MASK].any()  # a recurrent layer repeats
     alone = alphorn.Model(inputs, model.outputs[0]).predict(data, verbose=0)
     np.testing.assert_allclose(states, alone, rtol=1e-5)
+    rows = [STEPS[0, :2], STEPS[1, :4]]
+    np.testing.assert_allclose(run([rows])[2], mean, rtol=1e-5)
     junk = alphorn.Masked(np.where(MASK[..., None], STEPS, np.nan), MASK)
     for a, b in zip(run([junk]), (steps, states, mean), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
@@ -220,6 +237,12 @@ def test_losses_of_symbols_train_as_in_keras() -> None:
     figure = model.evaluate(X, verbose=0)
     rows = np.repeat(X.sum(1, keepdims=True), 4, 1)
     np.testing.assert_allclose(figure, np.mean((rows - X) ** 2), rtol=1e-5)
+    for again in (
+        alphorn.Model.from_config(model.get_config()),
+        alphorn.models.clone_model(model),
+    ):
+        again.compile("sgd")
+        np.testing.assert_allclose(again.evaluate(X, verbose=0), figure, rtol=1e-5)
     history = model.fit(X, epochs=3, verbose=0).history["loss"]
     assert history[0] > history[1] > history[2]
 

@@ -21,6 +21,7 @@ from alphorn.models.graph import Graph
 from alphorn.models.nested import connected
 from alphorn.naming import auto_name
 from alphorn.training.compiled import fill_outputs
+from alphorn.training.data import Table
 
 __all__ = ["Function", "function", "gradients", "is_keras_tensor", "placeholder"]
 
@@ -122,8 +123,8 @@ class Function:
         """Returns the outputs for data, as NumPy arrays in the structure of the outputs.
 
         Args:
-            inputs: Arrays or Masked sequences in the structure of the inputs; 0 or 1 where the
-                learning phase stands.
+            inputs: Arrays, Masked sequences or lists of unequal sequences, in the structure of the
+                inputs; 0 or 1 where the learning phase stands.
         """
         training = bool(training_now())
         if isinstance(self.inputs, list | tuple):
@@ -185,6 +186,9 @@ def _repeats(x: Any) -> bool:
 
 
 def _as_data(value: Any) -> Any:
+    if isinstance(value, list | tuple) and len(value) > 1:  # of unequal sequences, perhaps
+        table = Table(list(value))
+        return table.batch(slice(0, table.rows)).x
     return value if is_masked(value) or hasattr(value, "dtype") else np.asarray(value)
 
 

@@ -53,7 +53,8 @@ def graph_config(graph: Graph) -> dict[str, Any]:
                 ],
             }
         )
-    return {
+    added = {"losses": [history(s) for s in graph.losses]} if graph.losses else {}
+    return added | {
         "layers": layers,
         "input_layers": jax.tree.map(history, graph.inputs, is_leaf=is_symbol),
         "output_layers": jax.tree.map(history, graph.outputs, is_leaf=is_symbol),
@@ -62,8 +63,8 @@ def graph_config(graph: Graph) -> dict[str, Any]:
 
 def graph_from_config(
     config: dict[str, Any], custom_objects: dict | None = None
-) -> tuple[Any, Any]:
-    """Returns `(inputs, outputs)` of the graph that `graph_config` described."""
+) -> tuple[Any, Any, list[Symbol]]:
+    """Returns `(inputs, outputs, losses)` of the graph that `graph_config` described."""
     made: dict[str, Any] = {}
     outputs: dict[tuple[str, int], list[Symbol]] = {}
     waiting: list[tuple[str, int, dict]] = []
@@ -122,4 +123,5 @@ def graph_from_config(
             return at(tree)
         return [find(v) for v in tree]
 
-    return find(config["input_layers"]), find(config["output_layers"])
+    losses = [at(history) for history in config.get("losses", ())]
+    return find(config["input_layers"]), find(config["output_layers"]), losses

@@ -222,8 +222,10 @@ class Model(Capturing, Older, Trainer, Layer):  # pyright: ignore[reportIncompat
         """Makes a model from `get_config()`, with weights of its own."""
         if "input_layers" not in config:
             return super().from_config(config)  # pyright: ignore[reportReturnType]
-        inputs, outputs = graph_from_config(config, custom_objects)
+        inputs, outputs, losses = graph_from_config(config, custom_objects)
         model = cls(inputs, outputs, name=config.get("name"))
+        if losses:
+            model.add_loss(losses)
         model.trainable = config.get("trainable", True)
         return model
 
@@ -246,9 +248,12 @@ class Model(Capturing, Older, Trainer, Layer):  # pyright: ignore[reportIncompat
             layer = again(node.operation)
             return layer(*args, **kwargs) if call is None else call(layer, *args, **kwargs)
 
-        outputs = self.graph.run(begin, f"clone of '{self.name}'", called)
+        values = self.graph.values(begin, f"clone of '{self.name}'", called)
         structure = jax.tree.structure(self.graph.inputs)
-        return self._like(jax.tree.unflatten(structure, begin), outputs)
+        made = self._like(jax.tree.unflatten(structure, begin), self.graph.outputs_in(values))
+        if self.graph.losses:
+            made.add_loss([values[id(s)] for s in self.graph.losses])
+        return made
 
     def _like(self, inputs: Any, outputs: Any) -> "Model":
         """Returns a model of this class, where its constructor takes inputs and outputs."""
