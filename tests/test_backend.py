@@ -151,6 +151,11 @@ def test_symbols_become_nodes() -> None:
     local = alphorn.Model(inputs, K.local_conv1d(inputs, np.ones((2, 8, 1)), (2,), (1,)))
     again = alphorn.Model.from_config(local.get_config())
     np.testing.assert_allclose(again.predict(A, verbose=0), local.predict(A, verbose=0))
+    flat = alphorn.Model(free := alphorn.Input((None, None)), K.batch_flatten(free))
+    assert flat.predict(A, verbose=0).shape == (2, 12) and flat.output_shape == (None, None)
+    chosen = alphorn.Model(free, K.switch(K.greater(free[:, 0, 0], 0), free, -free))
+    signs = np.where(A[:, :1, :1] > 0, 1, -1)
+    np.testing.assert_allclose(chosen.predict(A, verbose=0), A * signs)
     assert K.int_shape(scores) == (None, 3, 3) and K.ndim(scores) == 3
     with pytest.raises(alphorn.ArgumentError, match=r"K\.function"):
         K.eval(scores)

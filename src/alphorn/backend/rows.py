@@ -11,6 +11,7 @@ import numpy as np
 from alphorn import ops
 from alphorn.config import epsilon as _epsilon
 from alphorn.config import floatx
+from alphorn.core.function_call import call_on_symbols
 from alphorn.core.masked import is_masked
 from alphorn.core.symbol import is_symbol, symbols_in
 from alphorn.core.variable import unwrap
@@ -63,8 +64,9 @@ def _bias_add(x: Any, bias: Any, data_format: str | None) -> Any:
 
 
 def _one_like(x: Any, like: Any) -> Any:
-    rank = len(like.shape) - len(x.shape)
-    return ops.reshape(x, (*_sizes(x.shape), *[1] * rank)) if rank > 0 else x
+    for _ in range(len(like.shape) - len(x.shape)):
+        x = ops.expand_dims(x, -1)
+    return x
 
 
 def _padded(x: Any, padding: Any, first: int) -> Any:
@@ -152,8 +154,8 @@ def _switch(condition: Any, then: Any, otherwise: Any) -> Any:
 
 def _flat(x: Any) -> Any:
     rest = x.shape[1:]
-    if None in rest:
-        return ops.reshape(x, (x.shape[0], -1))
+    if None in rest:  # a Symbol: arrays will know
+        return call_on_symbols(ROWS["batch_flatten"][1], (x,), {})
     return ops.reshape(x, (-1, int(np.prod(rest))))
 
 

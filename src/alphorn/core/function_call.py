@@ -24,6 +24,7 @@ class FunctionCall:
         self, function: Callable, name: str | None = None, variables: list[Variable] | None = None
     ):
         self.function = function
+        self.op = function.__name__
         self.name = name or auto_name(function.__name__)
         self.variables = variables or []
 
