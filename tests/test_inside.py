@@ -79,6 +79,26 @@ def test_the_learning_phase_is_an_input() -> None:
         assert (K.function([model.input], [model.output])([X])[0] == 0).any()
 
 
+def test_a_look_changes_nothing() -> None:
+    model = alphorn.Sequential(
+        [
+            alphorn.Input((5, 3), batch_size=2),
+            layers.BatchNormalization(),
+            layers.LSTM(2, stateful=True),
+        ]
+    )
+    run = K.function([model.input, K.learning_phase()], [model.output])
+    before = [v.numpy() for v in model.variables]
+    first, second = (run([STEPS, 1])[0] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    model.capture(STEPS, training=True)
+    model.run_eagerly = True
+    model.programs.clear()
+    model.capture(STEPS, training=True)
+    for a, b in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_function_is_compiled_once_for_each_shape() -> None:
     traced = []
 

@@ -17,6 +17,7 @@ from alphorn.core.transforms import jit, value_and_grad
 from alphorn.core.variable import Variable, unwrap
 from alphorn.errors import ArgumentError, DataError
 from alphorn.layers.core import Input
+from alphorn.models.capture import only_looking
 from alphorn.models.graph import Graph
 from alphorn.models.nested import connected
 from alphorn.naming import auto_name
@@ -71,8 +72,13 @@ class _Run:
 
     def __call__(self, inputs: Any) -> list[Any]:
         """Returns the values of what is wanted."""
+        graph = self.graph
         with training_phase(self.training):
-            values = {} if self.graph is None else self.graph.values(inputs, "K.function")
+            values = (
+                {}
+                if graph is None
+                else only_looking(lambda: graph.values(inputs, "K.function"), self.variables)
+            )
 
         def at(x: Any) -> Any:
             return values[id(x)] if is_symbol(x) else unwrap(x() if callable(x) else x)
@@ -154,7 +160,8 @@ def function(inputs: Any, outputs: Any, updates: Any = None, name: str | None = 
             in training. Without it the layers run as in use.
         outputs: A structure of Symbols.
         updates: Pairs `(variable, new value)`, as `K.update` gives them for Symbols; also
-            `(variable, lambda: variable + 1)`.
+            `(variable, lambda: variable + 1)`. Nothing else that layers write (moving means,
+            states) is kept.
         name: For errors.
 
     Returns:

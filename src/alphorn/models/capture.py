@@ -1,7 +1,7 @@
 """capture: what layers put out while a model runs, whatever kind of model it is."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,16 @@ from alphorn.core.watching import Visit, watching
 from alphorn.errors import ArgumentError
 from alphorn.fields import attribute
 from alphorn.training.compiled import fill_outputs
+
+
+def only_looking(run: Callable[[], Any], variables: Sequence[Variable]) -> Any:
+    """Returns what `run` does, and takes back what it writes, but for states of generators."""
+    before = [(v, v._read()) for v in variables if not v.path.endswith("seed_generator_state")]
+    out = run()
+    for variable, value in before:
+        if variable._read() is not value:
+            variable.assign(value)
+    return out
 
 
 class Capturing:
@@ -39,7 +49,8 @@ class Capturing:
         Args:
             x: As in `predict`; one batch.
             layers: Names (`"dense"`, or `"encoder/dense"` inside) or layers; all by default.
-            training: Whether the layers run as in training; what they write is kept then.
+            training: Whether the layers run as in training. What they write (moving means,
+                states) is not kept.
 
         Returns:
             NumPy arrays by name, as asked for; by path for all. A layer that puts out several gives
@@ -83,7 +94,7 @@ class _Captured:
     def __call__(self, x: Any) -> list["_Call"]:
         """Returns the calls, those of one layer together."""
         with watching() as watch:
-            self.model(x, training=self.training)
+            only_looking(lambda: self.model(x, training=self.training), self.variables)
         visits = [v for v in watch.visits if isinstance(v.operation, Layer) and v.parent]
         if self.wanted is None:
             return [_Call.of(_path(v), v) for v in visits]
