@@ -27,6 +27,9 @@ from hypothesis import settings
 import alphorn
 from alphorn import config, naming
 
+# Programs for Keras, which run by the runner.
+collect_ignore = ["programs"]
+
 settings.register_profile("quick", max_examples=15, deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=300, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))

@@ -16,7 +16,8 @@ import alphorn
 from alphorn import naming
 from cases import LAYERS, WITHOUT_ROW
 from rows_training import COMMON, LABEL_METRICS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES
-from stubs import STUB, stub_text
+from stubs import ROOMS as TABLES
+from stubs import stub_text
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "alphorn"
@@ -27,9 +28,10 @@ FLOORS: list[list[str]] = [
         "errors files config loading program_cache naming serialization fields",
     ],
     [
-        """core core.scope core.signature core.rules core.refusal core.assignment core.variable
-        core.transforms core.random core.masked core.any_size core.symbol core.watching core.given_masks
-        core.tracking core.input_spec core.door core.layer""",
+        """core core.context core.scope core.signature core.rules core.refusal core.assignment
+        core.variable core.transforms core.random core.masked core.any_size core.symbol
+        core.function_call core.watching core.given_masks core.tracking core.input_spec core.calls
+        core.door core.layer""",
     ],
     [
         """kernels kernels.geometry kernels.stepping kernels.cells kernels.blocks kernels.loops kernels.recurrence kernels.moments kernels.embedding
@@ -45,7 +47,7 @@ FLOORS: list[list[str]] = [
         "constraints",
     ],
     [
-        """layers.core layers.dense layers.einsum_dense layers.embedding layers.layout
+        """layers.older layers.core layers.dense layers.einsum_dense layers.embedding layers.layout
         layers.convolution layers.convolution_transpose layers.separable layers.pooling
         layers.adaptive_pooling layers.cells layers.recurrent layers.cudnn layers.convolution_cell
         layers.convolution_recurrent layers.wrappers layers.spectral_normalization layers.attention
@@ -65,7 +67,8 @@ FLOORS: list[list[str]] = [
         training.loop training.compile_config callbacks""",
     ],
     [
-        """models.graph models.operations models.config models.model models.sequential flow summary
+        """models.graph models.operations models.config models.nested models.older models.capture
+        models.model models.sequential flow summary
         viz.layout viz.style viz.drawing viz
         checking.running checking.batches checking.comparing checking.wording checking
         saving.places saving.stores saving.weights saving.configs saving.archive saving models""",
@@ -83,7 +86,13 @@ FLOORS: list[list[str]] = [
         datasets.california_housing datasets""",
     ],
     [
+        """backend.nodes backend.rows backend.state backend.network backend.graphs backend scikit_learn""",
+    ],
+    [
         "",  # the package itself: names only
+    ],
+    [
+        "legacy.tables legacy.tensorflow legacy.finder legacy __main__",
     ],
 ]
 
@@ -102,6 +111,7 @@ WITHOUT_RULE = {
 
 # Names that stand where Keras 3 has none, though it has them elsewhere.
 ELSEWHERE = {
+    "alphorn.backend": "the room of K; Keras's config has a function of the name as well",
     "alphorn.InputLayer": "beside Input, as in Keras 1; it is at layers.InputLayer as well",
     "alphorn.SeedGenerator": "beside Variable: both are state that a layer of one's own may hold",
     "alphorn.preprocessing.text.one_hot": "Keras 2's place and meaning: words to numbers",
@@ -146,7 +156,7 @@ def test_imports_go_down() -> None:
             for name in wing.split() or [""]:
                 wrong += [f"{name} imports {i}" for i in sorted(imports_of(name) - before)]
                 before.add(name)
-        below.update(n for wing in floor for n in wing.split())
+        below.update(n for wing in floor for n in wing.split() or [""])
     assert not wrong
 
 
@@ -270,13 +280,14 @@ def test_names_stand_where_keras_has_them() -> None:
         f"{path}.{name}"
         for path, room in ROOMS.items()
         for name in room.__all__
-        if name in places and path not in places[name]
-    }
+        if name in places and path not in places[name] and path != "alphorn.backend"
+    }  # the backend's names are Keras 2's, of which Keras 3 has many in ops
     assert moved == set(ELSEWHERE)
 
 
-def test_the_stub_of_ops_is_up_to_date() -> None:
-    assert STUB.read_text(encoding="utf-8") == stub_text(), "run: make stubs"
+@pytest.mark.parametrize("path", TABLES, ids=lambda p: p.parent.name)
+def test_a_stub_is_up_to_date(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == stub_text(TABLES[path]), "run: make stubs"
     assert (SOURCE / "py.typed").exists()
 
 

@@ -358,8 +358,14 @@ def test_arguments_of_keras_2() -> None:
     optimizer = alphorn.optimizers.Adam(lr=0.25, decay=0.0)
     close(optimizer.learning_rate, 0.25)
     assert type(optimizer).from_config(optimizer.get_config()).learning_rate.numpy() == 0.25
-    with pytest.raises(alphorn.ArgumentError, match=r"SGD: decay[\s\S]*InverseTimeDecay"):
-        alphorn.optimizers.SGD(lr=0.1, decay=1e-6)
+    optimizer = alphorn.optimizers.SGD(lr=0.1, decay=0.5)
+    weight = alphorn.Variable(1.0)
+    for _ in range(3):  # by 0.1 / 1, 0.1 / 1.5, 0.1 / 2
+        optimizer.apply([1.0], [weight])
+    close(weight.numpy(), 1 - 0.1 - 0.1 / 1.5 - 0.05)
+    assert type(optimizer).from_config(optimizer.get_config()).decay == 0.5
+    optimizer.lr = 0.2
+    close(optimizer.lr, 0.2)
 
 
 def test_signatures_are_keras_s() -> None:

@@ -69,8 +69,14 @@ DIFFERENCES = {
         "args inputs kwargs training",
         "the call of a functional model; subclasses write their own",
     ),
-    "Model.compile": ("steps_per_execution", "auto: several small steps a call, the same numbers"),
-    "Model.fit": ("group_by_length", "rows of like lengths together: padding is not computed"),
+    "Model.compile": (
+        "sample_weight_mode steps_per_execution",
+        "Keras 2's; and auto: several small steps a call, the same numbers",
+    ),
+    "Model.fit": (
+        "group_by_length old",
+        "rows of like lengths together; and arguments of older Keras by their names, e.g. nb_epoch",
+    ),
     "Model.predict_step": ("state", "Keras 2's: the data alone, state is the model's own"),
     "Model.summary": ("masks", "what becomes of masks stands in a column of its own"),
     "Model.test_step": ("state", "Keras 2's: the data alone, state is the model's own"),

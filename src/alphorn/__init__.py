@@ -2,6 +2,7 @@
 
 from alphorn import (
     activations,
+    backend,
     callbacks,
     config,
     constraints,
@@ -78,6 +79,7 @@ __all__ = [
     "UnexpectedArgumentError",
     "Variable",
     "activations",
+    "backend",
     "callbacks",
     "check_padding",
     "config",

@@ -1,12 +1,11 @@
 """The door through which every call of a layer goes: conversion, building, masks, state, graph."""
 
 import contextlib
-import contextvars
 import copy
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -17,6 +16,13 @@ import numpy as np
 from alphorn.config import DTypePolicy
 from alphorn.core import symbol as symbols
 from alphorn.core.assignment import assignable, call_assigning, is_assigning, without_assigning
+from alphorn.core.context import (
+    current_path,
+    running_layer,
+    set_context,
+    training_now,
+    training_phase,
+)
 from alphorn.core.given_masks import attach_mask
 from alphorn.core.input_spec import check_inputs
 from alphorn.core.masked import (
@@ -38,24 +44,7 @@ from alphorn.core.watching import watched
 from alphorn.errors import MaskError, StateError, UnexpectedArgumentError
 from alphorn.fields import attribute
 
-_training: contextvars.ContextVar[bool | None] = contextvars.ContextVar("training", default=None)
-current_path: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("path", default=())
 _build_lock = threading.RLock()
-
-
-@contextlib.contextmanager
-def set_context(variable: contextvars.ContextVar, value: Any) -> Iterator[None]:
-    """Sets a context variable while the context lasts."""
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
-
-
-def training_phase(training: bool | None) -> contextlib.AbstractContextManager:
-    """Returns a context in which calls that say nothing about `training` get this."""
-    return set_context(_training, training)
 
 
 class Door(Tracked):
@@ -131,6 +120,12 @@ class Door(Tracked):
                     self._read_in_bodies = self._read_in_bodies | known
 
     def _call_on_symbols(self, args: tuple, kwargs: dict) -> Any:
+        node = self.node_on(args, kwargs)
+        self.inbound_nodes.append(node)
+        return node.outputs
+
+    def node_on(self, args: tuple, kwargs: dict) -> symbols.Node:
+        """Returns a call on Symbols as a node that the layer itself does not remember."""
         self._check_initialized()
         if "mask" in kwargs and kwargs["mask"] is None:
             kwargs = {k: v for k, v in kwargs.items() if k != "mask"}
@@ -139,9 +134,7 @@ class Door(Tracked):
             outputs = symbols.infer(self._enter, args, kwargs)
         else:
             outputs = self._declared_outputs(args, kwargs)
-        node = symbols.Node(self, args, kwargs, outputs)
-        self.inbound_nodes.append(node)
-        return outputs
+        return symbols.Node(self, args, kwargs, outputs)
 
     def _declared_outputs(self, args: tuple, kwargs: dict) -> Any:
         arguments = self._bind(args, kwargs)
@@ -186,7 +179,7 @@ class Door(Tracked):
         arguments = {k: self._converted(v) for k, v in self._bind(args, kwargs).items()}
         training = arguments.get("training", kwargs.get("training"))
         if training is None:
-            training = _training.get()
+            training = training_now()
         if training is None and spec.has_training:
             training = spec.signature.parameters["training"].default
             training = None if training is inspect.Parameter.empty else training
@@ -196,9 +189,10 @@ class Door(Tracked):
         cast = self.compute_dtype if self.compute_dtype != self.variable_dtype else None
         with contextlib.ExitStack() as stack:
             stack.enter_context(set_context(current_path, self._scope_path()))
+            stack.enter_context(set_context(running_layer, self))
             stack.enter_context(autocast_to(cast))
             if training is not None:
-                stack.enter_context(set_context(_training, training))
+                stack.enter_context(training_phase(training))
             outputs = watched(
                 self, (args, kwargs), arguments, lambda: self._dispatch(spec, arguments)
             )
@@ -424,7 +418,8 @@ def scoped_build(build: Callable) -> Callable:
             names = [p for p in inspect.signature(build).parameters][1:]
             self.build_shapes = dict(zip(names, args, strict=False)) | kwargs
         try:
-            with set_context(current_path, self._scope_path()):
+            path = set_context(current_path, self._scope_path())
+            with path, set_context(running_layer, None):
                 build(self, *args, **kwargs)
             self.built = True
         finally:

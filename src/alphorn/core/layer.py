@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import jax.numpy as jnp
 
 from alphorn.config import DTypePolicy, as_policy
-from alphorn.core.door import Door, as_shape, current_path, scoped_build, set_context
+from alphorn.core.calls import Calls
+from alphorn.core.context import current_path, set_context
+from alphorn.core.door import Door, as_shape, scoped_build
 from alphorn.core.scope import current_scope, record
 from alphorn.core.transforms import functional
 from alphorn.core.variable import Variable, unwrap
@@ -31,7 +33,7 @@ _ABSENT = {
 }
 
 
-class Layer(Door):
+class Layer(Calls, Door):
     """A function with weights.
 
     Args:
@@ -56,6 +58,9 @@ class Layer(Door):
 
     refusal_hint: ClassVar[str] = "unmask(x) ends the mask on purpose"
     untracked: ClassVar[frozenset[str]] = frozenset({"_captured", "inbound_nodes", "_eager_losses"})
+
+    # What arguments were called in older Keras.
+    old_names: ClassVar[dict[str, str]] = {}
 
     # Attributes that Keras's files hold by another name.
     file_names: ClassVar[dict[str, str]] = {}
@@ -86,6 +91,15 @@ class Layer(Door):
     def __init__(self, **kwargs: Any):
         self.convert_arguments(kwargs)
         self.setup(**kwargs)
+
+    def convert_arguments(self, kwargs: dict[str, Any]) -> None:
+        """Renames arguments of older Keras, in place."""
+        for old, new in self.old_names.items():
+            if old in kwargs:
+                kwargs[new] = kwargs.pop(old)
+        if "dim_ordering" in kwargs and not self.user_defined:
+            first = kwargs.pop("dim_ordering") == "th"
+            kwargs["data_format"] = "channels_first" if first else "channels_last"
 
     def setup(
         self,
@@ -370,25 +384,6 @@ class Layer(Door):
         (outputs, losses), new = functional(run, [*trainable, *others])(values)
         state = new[len(trainable) :]
         return (outputs, state, losses) if return_losses else (outputs, state)
-
-    @property
-    def input(self) -> Any:
-        """The symbolic input of the first call."""
-        node = self._first_node()
-        return node.args[0] if node.args else node.inputs[0]
-
-    @property
-    def output(self) -> Any:
-        """The symbolic output of the first call."""
-        return self._first_node().outputs
-
-    def _first_node(self) -> Any:
-        if not self.inbound_nodes:
-            raise StateError(
-                f"{type(self).__name__} '{self.name}' has no symbolic input or output",
-                fix="call it on an Input first",
-            )
-        return self.inbound_nodes[0]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={vars(self).get('built')}>"

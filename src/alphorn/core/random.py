@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from alphorn.config import draw_seed
+from alphorn.core.context import running_layer
 from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError
 from alphorn.fields import Configurable
@@ -55,6 +56,16 @@ class SeedGenerator(Configurable):
 
 
 register("random", SeedGenerator)
+
+
+def generator_here() -> SeedGenerator | None:
+    """Returns the generator of the layer whose call is running, made at its first draw, or None."""
+    layer = running_layer.get()
+    if layer is None:
+        return None
+    if "draws" not in vars(layer):
+        layer.draws = SeedGenerator(name=f"{layer.name}_draws")
+    return layer.draws
 
 
 def as_key(seed: Any) -> Array:

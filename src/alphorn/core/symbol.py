@@ -2,6 +2,7 @@
 
 import contextvars
 import re
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -60,6 +61,8 @@ class Symbol:
         self.name = name or auto_name("symbol")
         self.node: Node | None = None
         self.index = 0
+        # The models that begin here.
+        self.graphs: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @property
     def ndim(self) -> int:

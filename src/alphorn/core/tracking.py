@@ -94,11 +94,30 @@ class Tracked(Configurable):
         trainable = set(self.trainable_variables)
         return [v for v in self.weights if v in trainable]
 
+    @trainable_weights.setter
+    def trainable_weights(self, variables: list[Variable]) -> None:
+        """Names own Variables that training changes, as layers of Keras 1 did."""
+        for variable in variables:
+            variable.trainable = variable.born_trainable = True
+        vars(self).setdefault("_weights", []).extend(variables)
+
     @property
     def non_trainable_weights(self) -> list[Variable]:
         """The weights that training leaves alone."""
         trainable = set(self.trainable_variables)
         return [v for v in self.weights if v not in trainable]
+
+    @non_trainable_weights.setter
+    def non_trainable_weights(self, variables: list[Variable]) -> None:
+        """Names own Variables that training leaves alone, as layers of Keras 1 did."""
+        for variable in variables:
+            variable.trainable = variable.born_trainable = False
+        vars(self).setdefault("_weights", []).extend(variables)
+
+    @property
+    def _trainable_weights(self) -> list[Variable]:
+        """Keras 2's list of own Variables, to which layers of users append."""
+        return vars(self).setdefault("_weights", [])
 
     def need_built(self, what: str) -> None:
         """Raises StateError where there are no weights yet."""

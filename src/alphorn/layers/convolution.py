@@ -13,20 +13,11 @@ from alphorn.errors import ArgumentError, ShapeError, StateError
 from alphorn.initializers import AsInitializer
 from alphorn.kernels.convolution import convolve
 from alphorn.kernels.geometry import per_axis, resampled_mask, span
+from alphorn.layers import older
 from alphorn.layers.layout import check_rank, mask_of_windows, set_layout
 from alphorn.regularizers import AsRegularizer
 
 __all__ = ["Conv1D", "Conv2D", "Conv3D"]
-
-_EARLY = {
-    "nb_filter": "filters",
-    "filter_length": "kernel_size",
-    "border_mode": "padding",
-    "subsample": "strides",
-    "subsample_length": "strides",
-    "atrous_rate": "dilation_rate",
-    "init": "kernel_initializer",
-}
 
 
 class _Convolution(Family):
@@ -35,12 +26,14 @@ class _Convolution(Family):
     masking = resample
     paddings: ClassVar[tuple[str, ...]] = ("valid", "same")
     dilates_strided: ClassVar[bool] = False
+    old_names = older.CONVOLUTION
 
     def convert_arguments(self, kwargs: dict[str, Any]) -> None:
-        """Takes the names of early Keras."""
-        for old, new in _EARLY.items():
-            if old in kwargs:
-                kwargs[new] = kwargs.pop(old)
+        """Takes the names of early Keras, which gave each size of a window its own."""
+        super().convert_arguments(kwargs)
+        sizes = [kwargs.pop(n) for n in older.SIZES if n in kwargs]
+        if sizes:
+            kwargs["kernel_size"] = tuple(sizes)
 
     def after_init(self) -> None:
         """Checks the arguments."""

@@ -12,21 +12,10 @@ from alphorn.core.layer import Layer
 from alphorn.core.rules import preserve
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.initializers import AsInitializer
+from alphorn.layers import older
 from alphorn.regularizers import AsRegularizer
 
 __all__ = ["Dense", "TimeDistributedDense"]
-
-
-# Names of arguments in Keras 1.
-_OLD_NAMES = {
-    "output_dim": "units",
-    "init": "kernel_initializer",
-    "bias": "use_bias",
-    "W_regularizer": "kernel_regularizer",
-    "b_regularizer": "bias_regularizer",
-    "W_constraint": "kernel_constraint",
-    "b_constraint": "bias_constraint",
-}
 
 
 class Dense(Layer):
@@ -61,12 +50,7 @@ class Dense(Layer):
 
     masking = preserve
     touches_last_axis = True
-
-    def convert_arguments(self, kwargs: dict[str, Any]) -> None:
-        """Takes the names of early Keras."""
-        for old, new in _OLD_NAMES.items():
-            if old in kwargs:
-                kwargs[new] = kwargs.pop(old)
+    old_names = older.DENSE
 
     def after_init(self) -> None:
         """Checks the size."""

@@ -1,6 +1,6 @@
 """Where masks begin: Embedding and Masking."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +13,7 @@ from alphorn.core.rules import create
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.initializers import AsInitializer
 from alphorn.kernels.embedding import lookup
+from alphorn.layers import older
 from alphorn.regularizers import AsRegularizer
 
 __all__ = ["Embedding", "Masking"]
@@ -47,6 +48,23 @@ class Embedding(Layer):
 
     masking = create
     default_input_dtype = "int32"
+    old_names = older.EMBEDDING
+
+    # Keras 2's number of steps, with which a Sequential begins; other lengths work as well.
+    input_length: ClassVar[Any] = None
+
+    def convert_arguments(self, kwargs: dict[str, Any]) -> None:
+        """Takes the names of early Keras."""
+        super().convert_arguments(kwargs)
+        vars(self)["input_length"] = kwargs.get("input_length")
+        if kwargs.get("dropout"):
+            raise ArgumentError(
+                "Embedding: dropout",
+                received=repr(kwargs["dropout"]),
+                expected="no dropout here, as in Keras 2",
+                fix="layers.SpatialDropout1D(rate) behind it",
+            )
+        kwargs.pop("dropout", None)
 
     def after_init(self) -> None:
         """Checks the sizes."""

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ __all__ = [
 
 class _Noise(Family):
     masking = preserve
+    old_names: ClassVar[dict[str, str]] = {"p": "rate", "sigma": "stddev"}
 
     def after_init(self) -> None:
         """Checks the rate and makes the generator."""

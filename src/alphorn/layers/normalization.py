@@ -13,6 +13,7 @@ from alphorn.core.rules import preserve
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.initializers import AsInitializer
 from alphorn.kernels.moments import masked_mean, moments, sum_dtype
+from alphorn.layers import older
 from alphorn.regularizers import AsRegularizer
 
 __all__ = [
@@ -56,6 +57,13 @@ class BatchNormalization(Layer):
     synchronized: bool = False
 
     masking = preserve
+    old_names = older.NORMALIZATION
+
+    def convert_arguments(self, kwargs: dict[str, Any]) -> None:
+        """Takes the names of early Keras, and its `mode=0`."""
+        super().convert_arguments(kwargs)
+        if kwargs.get("mode", 0) == 0:
+            kwargs.pop("mode", None)
 
     def build(self, input_shape: Any) -> None:
         """Makes gamma, beta and the running means."""

@@ -11,6 +11,7 @@ from alphorn.errors import ArgumentError
 from alphorn.kernels.geometry import per_axis, resampled_mask
 from alphorn.kernels.moments import masked_mean
 from alphorn.kernels.pooling import average_pool, masked_max, max_pool
+from alphorn.layers import older
 from alphorn.layers.layout import check_rank, mask_of_windows, set_layout
 
 __all__ = [
@@ -31,16 +32,7 @@ __all__ = [
 
 class _Pooling(Family):
     masking = resample
-
-    def convert_arguments(self, kwargs: dict[str, Any]) -> None:
-        """Takes the names of early Keras."""
-        for old, new in (
-            ("pool_length", "pool_size"),
-            ("stride", "strides"),
-            ("border_mode", "padding"),
-        ):
-            if old in kwargs:
-                kwargs[new] = kwargs.pop(old)
+    old_names = older.POOLING
 
     def after_init(self) -> None:
         """Checks the arguments."""

@@ -20,6 +20,7 @@ from alphorn.errors import ArgumentError, ShapeError, StateError
 from alphorn.fields import fields
 from alphorn.initializers import AsInitializer
 from alphorn.kernels.stepping import reverse_by_extent, scan_cell
+from alphorn.layers import older
 from alphorn.layers.cells import (
     GRUCell,
     LSTMCell,
@@ -257,10 +258,13 @@ class _Fused(_Recurrent):
     """SimpleRNN, LSTM and GRU: their arguments are the cell's, then the layer's own."""
 
     cell_class: ClassVar[type[_Cell]]
+    old_names = older.RECURRENT
 
     def convert_arguments(self, kwargs: dict[str, Any]) -> None:
-        """Takes what older Keras took: `implementation`, `time_major=False`."""
+        """Takes what older Keras took: `implementation`, `time_major=False`, old names."""
+        super().convert_arguments(kwargs)
         kwargs.pop("implementation", None)
+        kwargs.pop("consume_less", None)
         if kwargs.pop("time_major", False):
             raise ArgumentError(
                 f"{type(self).__name__}: time_major", received="True", expected="(batch, time, ...)"

@@ -1,6 +1,6 @@
 """Layers that add, take or repeat steps: zeros round a row, its ends cut, its steps repeated."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -243,6 +243,7 @@ class UpSampling1D(_UpSampling):
 
     rank = 1
     data_format = "channels_last"
+    old_names: ClassVar[dict[str, str]] = {"length": "size"}
     size: int = 2
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from alphorn import initializers
-from alphorn.core.door import training_phase
+from alphorn.core.context import training_phase
 from alphorn.core.input_spec import InputSpec
 from alphorn.core.rules import nest
 from alphorn.core.transforms import functional

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from alphorn.core.door import training_phase
+from alphorn.core.context import training_phase
 from alphorn.core.layer import Layer
 from alphorn.core.masked import Masked, fill_masked, is_masked, mask_of, unmask
 from alphorn.core.rules import Call, choose, collect_births, first_mask, nest, report_birth

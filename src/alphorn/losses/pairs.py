@@ -9,6 +9,7 @@ from typing import Any, cast
 import jax.numpy as jnp
 from jax import Array
 
+from alphorn.core.function_call import call_on_symbols
 from alphorn.core.masked import (
     Masked,
     expand_to,
@@ -18,6 +19,7 @@ from alphorn.core.masked import (
     unmask,
     with_mask,
 )
+from alphorn.core.symbol import is_symbol
 from alphorn.core.variable import unwrap
 from alphorn.errors import ShapeError
 
@@ -191,6 +193,8 @@ def pair_function(reduces: str) -> Callable[[Callable], Callable]:
         def function(*args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(*args, **kwargs)
             y_true, y_pred, *_ = bound.args
+            if is_symbol(y_true) or is_symbol(y_pred):
+                return call_on_symbols(function, args, kwargs)
             options = dict(list(bound.arguments.items())[2:])
             if reduces == "whole":
                 return compute(y_true, y_pred, **options)

@@ -73,7 +73,8 @@ def graph_config(graph: Graph) -> dict[str, Any]:
         name, index, place = history(symbol)
         return [name, index + _before(symbol.node and symbol.node.operation), place]
 
-    return {
+    added = {"losses": [end(s) for s in graph.losses]} if graph.losses else {}
+    return added | {
         "layers": layers,
         "input_layers": jax.tree.map(end, graph.inputs, is_leaf=is_symbol),
         "output_layers": jax.tree.map(end, graph.outputs, is_leaf=is_symbol),
@@ -87,11 +88,12 @@ def _before(layer: Any) -> int:
 
 def graph_from_config(
     config: dict[str, Any], custom_objects: dict | None = None
-) -> tuple[Any, Any]:
-    """Returns `(inputs, outputs)` of the graph that `graph_config` described."""
+) -> tuple[Any, Any, list[Symbol]]:
+    """Returns `(inputs, outputs, losses)` of the graph that `graph_config` described."""
     revival = _Revival(config, custom_objects)
     outputs = revival.find(config["output_layers"])
-    return revival.find(config["input_layers"]), outputs
+    losses = [revival.find(history) for history in config.get("losses", ())]
+    return revival.find(config["input_layers"]), outputs, losses
 
 
 def _histories(x: Any) -> Iterator[list[Any]]:

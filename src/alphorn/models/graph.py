@@ -1,6 +1,6 @@
 """Graph: the calls between symbolic inputs and outputs, in an order in which they can run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -30,16 +30,17 @@ class Graph:
     Args:
         inputs: A structure of Symbols, or arrays of a layer's `input`.
         outputs: A structure of Symbols.
+        losses: Symbols that are computed beside the outputs.
 
     Raises:
         ArgumentError: where an output does not come from the inputs.
     """
 
-    def __init__(self, inputs: Any, outputs: Any):
-        self.inputs, self.outputs = inputs, outputs
+    def __init__(self, inputs: Any, outputs: Any, losses: Sequence[Symbol] = ()):
+        self.inputs, self.outputs, self.losses = inputs, outputs, list(losses)
         self.input_symbols = _all_symbols("inputs", inputs)
         self.output_symbols = _all_symbols("outputs", outputs)
-        self.nodes = topological_order(self.output_symbols, self.input_symbols)
+        self.nodes = topological_order([*self.output_symbols, *self.losses], self.input_symbols)
         self._check_connected()
         self.input_nodes = [s.node for s in self.input_symbols if s.node is not None]
         self.operations = self._by_depth()
@@ -47,6 +48,8 @@ class Graph:
         arguments = [(node.args, node.kwargs) for node in self.nodes]
         leaves = jax.tree.leaves(arguments, is_leaf=lambda x: isinstance(x, Variable))
         self.variables = [x for x in leaves if isinstance(x, Variable)]
+        others = [o for o in self.operations if not isinstance(o, Tracked)]
+        self.variables += [v for o in others for v in getattr(o, "variables", ())]
 
     def _check_connected(self) -> None:
         known = {id(s) for s in self.input_symbols}
@@ -76,7 +79,7 @@ class Graph:
         ends = {id(s) for s in self.input_symbols}
         met: dict[int, int] = {}
         seen: set[int] = set()
-        stack = list(reversed(self.output_symbols))
+        stack = [*reversed(self.losses), *reversed(self.output_symbols)]
         while stack:
             symbol = stack.pop()
             node = symbol.node
@@ -101,7 +104,17 @@ class Graph:
         return sorted(operations.values(), key=lambda o: (-depth[id(o)], met.get(id(o), -1)))
 
     def run(self, inputs: Any, where: str, call: Callable | None = None) -> Any:
-        """Computes the outputs from arrays, Masked sequences or Symbols.
+        """Computes the outputs from arrays, Masked sequences or Symbols; arguments as in `values`."""
+        return self.outputs_in(self.values(inputs, where, call))
+
+    def outputs_in(self, values: dict[int, Any]) -> Any:
+        """Returns the outputs among computed values."""
+        return jax.tree.map(
+            lambda x: values[id(x)] if is_symbol(x) else x, self.outputs, is_leaf=is_symbol
+        )
+
+    def values(self, inputs: Any, where: str, call: Callable | None = None) -> dict[int, Any]:
+        """Returns what stands for each Symbol of the graph, by the Symbol's id.
 
         Args:
             inputs: In the structure of the graph's inputs, or a dict by input names.
@@ -127,7 +140,7 @@ class Graph:
                 else (jax.tree.leaves(out, is_leaf=lambda x: is_masked(x) or is_symbol(x)))
             )
             values.update((id(s), v) for s, v in zip(expected, given, strict=True))
-        return jax.tree.map(at, self.outputs, is_leaf=is_symbol)
+        return values
 
     def flatten(self, inputs: Any, where: str) -> list[Any]:
         """Returns the values for the input symbols, in their order."""

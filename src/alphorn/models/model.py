@@ -5,15 +5,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 
 from alphorn.core.door import symbols_of
 from alphorn.core.layer import Layer
+from alphorn.core.masked import fill_masked, mask_of, unmask
 from alphorn.core.rules import nest
 from alphorn.core.symbol import Symbol, infer, is_symbol, symbols_in, symbols_like
 from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError, StateError
+from alphorn.models.capture import Capturing
 from alphorn.models.config import graph_config, graph_from_config
 from alphorn.models.graph import Graph
+from alphorn.models.nested import connected
+from alphorn.models.older import Older
 from alphorn.naming import auto_name, register
 from alphorn.training.compile_config import compile_config, compile_from_config
 from alphorn.training.loop import Trainer
@@ -21,7 +26,7 @@ from alphorn.training.loop import Trainer
 __all__ = ["Functional", "Model", "clone_model"]
 
 
-class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverride]
+class Model(Capturing, Older, Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverride]
     """Layers that are trained together.
 
     Either functional, `Model(inputs, outputs)`, from Symbols that `Input` and calls of layers
@@ -51,6 +56,8 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
             outputs = args[1]
         if len(args) > 2:
             kwargs["name"] = args[2]
+        inputs = kwargs.pop("input", inputs)  # the names in Keras 1
+        outputs = kwargs.pop("output", outputs)
         if (inputs is None) != (outputs is None):
             raise ArgumentError(
                 type(self).__name__,
@@ -64,8 +71,11 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
         if inputs is not None:
             self._set_graph(inputs, outputs)
 
-    def _set_graph(self, inputs: Any, outputs: Any) -> None:
-        self.graph = Graph(inputs, outputs)
+    def _set_graph(self, inputs: Any, outputs: Any, losses: Sequence[Symbol] = ()) -> None:
+        outputs, losses = connected(inputs, (outputs, list(losses)))
+        self.graph = Graph(inputs, outputs, losses)
+        for symbol in self.graph.input_symbols:
+            symbol.graphs.add(self)
         self.masking = nest  # pyright: ignore[reportAttributeAccessIssue]
         self.built = True
         names: dict[str, Any] = {}
@@ -181,7 +191,26 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
                 f"{type(self).__name__} '{self.name}' has no call()",
                 fix="write `def call(self, inputs): ...`, or make it by Model(inputs, outputs)",
             )
-        return self.graph.run(inputs, f"Model '{self.name}'")
+        values = self.graph.values(inputs, f"Model '{self.name}'")
+        for loss in self.graph.losses:
+            value = values[id(loss)]
+            Layer.add_loss(self, jnp.sum(fill_masked(unmask(value), mask_of(value))))
+        return self.graph.outputs_in(values)
+
+    def add_loss(self, loss: Any) -> None:
+        """Adds a scalar, or several, to what training minimizes.
+
+        Args:
+            loss: An array, in a `call`; for a functional model a Symbol that comes from its
+                inputs. What is no scalar counts by the sum of its valid entries.
+        """
+        if self.graph is None or not symbols_in(loss):
+            super().add_loss(loss)
+            return
+        self._set_graph(
+            self.graph.inputs, self.graph.outputs, [*self.graph.losses, *symbols_in(loss)]
+        )
+        vars(self).pop("programs", None)
 
     def get_config(self) -> dict[str, Any]:
         """Returns layers and calls of a functional model, or the arguments of a subclass."""
@@ -194,8 +223,10 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
         """Makes a model from `get_config()`, with weights of its own."""
         if "input_layers" not in config:
             return super().from_config(config)  # pyright: ignore[reportReturnType]
-        inputs, outputs = graph_from_config(config, custom_objects)
+        inputs, outputs, losses = graph_from_config(config, custom_objects)
         model = cls(inputs, outputs, name=config.get("name"))
+        if losses:
+            model.add_loss(losses)
         if not config.get("trainable", True):
             model.trainable = False
         return model
@@ -259,9 +290,12 @@ class Model(Trainer, Layer):  # pyright: ignore[reportIncompatibleVariableOverri
             layer = again(node.operation)
             return layer(*args, **kwargs) if call is None else call(layer, *args, **kwargs)
 
-        outputs = self.graph.run(begin, f"clone of '{self.name}'", called)
+        values = self.graph.values(begin, f"clone of '{self.name}'", called)
         structure = jax.tree.structure(self.graph.inputs)
-        return self._like(jax.tree.unflatten(structure, begin), outputs)
+        made = self._like(jax.tree.unflatten(structure, begin), self.graph.outputs_in(values))
+        if self.graph.losses:
+            made.add_loss([values[id(s)] for s in self.graph.losses])
+        return made
 
     def _like(self, inputs: Any, outputs: Any) -> "Model":
         """Returns a model of this class, where its constructor takes inputs and outputs."""

@@ -9,6 +9,7 @@ from alphorn.core.rules import nest
 from alphorn.core.symbol import unknown_sizes
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.layers.core import Input, InputLayer
+from alphorn.models.graph import Graph
 from alphorn.models.model import Model
 from alphorn.naming import auto_name, deserialize, register, serialize
 
@@ -71,9 +72,19 @@ class Sequential(Model):
             if shape is not None:
                 dtype = layer.declared_input_dtype or layer.default_input_dtype
                 self._begin = Input(batch_shape=shape, dtype=dtype or layer.compute_dtype)
+            elif steps := getattr(layer, "input_length", None):
+                shape = (None, *steps) if isinstance(steps, list | tuple) else (None, steps)
+                self._begin = Input(batch_shape=shape, dtype=layer.default_input_dtype)
+                self._deferred = True
             elif graph is not None:
                 first = graph.input_symbols[0]
                 self._begin = Input(batch_shape=first.shape, dtype=first.dtype)
+        if rebuild and self.graph is not None:
+            outputs = layer(self.graph.outputs)
+            self._stack.append(layer)
+            self._forget_programs()
+            self._set_graph(self._begin, outputs)
+            return
         self._stack.append(layer)
         if rebuild:
             self._rebuild()
@@ -83,21 +94,26 @@ class Sequential(Model):
         if not self._stack:
             raise ArgumentError(f"Sequential '{self.name}': pop", "no layers", "at least one")
         layer = self._stack.pop()
-        self.graph, self.built = None, False
+        before, self.graph, self.built = self.graph, None, False
         if rebuild:
             self._rebuild()
+        _forget_calls(before)
         return layer
 
-    def _rebuild(self) -> None:
-        self.graph = None
+    def _forget_programs(self) -> None:
         for remembered in ("programs", "_prepared"):
             vars(self).pop(remembered, None)
+
+    def _rebuild(self) -> None:
+        before, self.graph = self.graph, None
+        self._forget_programs()
         if self._begin is None or not self._stack:
             return
         x = self._begin
         for layer in self._stack:
             x = layer(x)
         self._set_graph(self._begin, x)
+        _forget_calls(before)
 
     def build(self, input_shape: Any = None) -> None:
         """Builds all layers for inputs of a shape, the batch axis included."""
@@ -185,6 +201,14 @@ class Sequential(Model):
         if not config.get("trainable", True):
             model.trainable = False
         return model
+
+
+def _forget_calls(graph: Graph | None) -> None:
+    """Takes from layers their calls in a graph that is a part of no model any more."""
+    if graph is not None:
+        gone = set(map(id, graph.nodes))
+        for layer in graph.layers:
+            layer.inbound_nodes = [n for n in layer.inbound_nodes if id(n) not in gone]
 
 
 register("layers", Sequential, "Sequential")

@@ -55,6 +55,8 @@ class Optimizer(State):
     """
 
     own_arguments: ClassVar[tuple[str, ...]] = ()
+    # Keras 2's: a step's rate is the learning rate by `1 + decay * iterations`.
+    decay = 0.0
     # Changes with what a compiled step has taken in for good: the schedule.
     revision = 0
 
@@ -106,12 +108,10 @@ class Optimizer(State):
         """Renames or drops arguments of Keras 2, in place."""
         if "lr" in kwargs:
             kwargs["learning_rate"] = kwargs.pop("lr")
-        if kwargs.pop("decay", None):
-            raise ArgumentError(
-                f"{type(self).__name__}: decay",
-                expected="a schedule",
-                fix="learning_rate=schedules.InverseTimeDecay(learning_rate, 1, decay)",
-            )
+        if kwargs.get("epsilon", 0) is None:  # Keras 2's word for its default
+            del kwargs["epsilon"]
+        if "decay" in kwargs:
+            self.decay = float(kwargs.pop("decay") or 0.0)
 
     def _check_arguments(self) -> None:
         kind = type(self).__name__
@@ -189,7 +189,8 @@ class Optimizer(State):
 
     def _rate_now(self) -> Array:
         if self._rate is not None:
-            return self._rate.value
+            rate = self._rate.value
+            return rate / (1 + self.decay * self._iterations.value) if self.decay else rate
         schedule: Any = self._schedule
         by_step = isinstance(schedule, LearningRateSchedule)
         rate = schedule(self._iterations.value) if by_step else schedule()
@@ -378,6 +379,8 @@ class Optimizer(State):
         rate = self._schedule if self._rate is None else float(self._rate.slot)
         own = {n: getattr(self, n) for n in (*COMMON, *self.own_arguments)}
         config = {"name": self.name, "learning_rate": rate, **own}
+        if self.decay:
+            config["decay"] = self.decay
         parameters = inspect.signature(type(self).__init__).parameters.values()
         unnamed = [p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL]
         captured = {k: v for k, v in self._captured_arguments().items() if k not in unnamed}

@@ -24,6 +24,7 @@ from alphorn.training.report import PaddingReport
 from alphorn.training.step import Logs, steps_per_call
 from alphorn.training.stepping import Steps
 from alphorn.training.streams import Stream, is_stream
+from alphorn.training.workers import set_workers
 
 # Calls that may be under way on the device: more would only pile up batches.
 _IN_FLIGHT = 4
@@ -51,6 +52,7 @@ class Trainer(Steps):
         validation_batch_size: int | None = None,
         validation_freq: Any = 1,
         group_by_length: bool = False,
+        **old: Any,
     ) -> History:
         """Trains the model.
 
@@ -76,6 +78,8 @@ class Trainer(Steps):
                 padding is computed. All rows are shuffled; within windows of 50 batches they are
                 sorted by length; then whole batches are shuffled. The longest batch comes first
                 in the first epoch, so that memory runs out then or never.
+            **old: Names of older Keras: `nb_epoch`, and `workers`, `max_queue_size`,
+                `use_multiprocessing` for a `PyDataset`.
 
         Returns:
             A `History` with the figures of each epoch.
@@ -86,6 +90,11 @@ class Trainer(Steps):
             ArgumentError: `group_by_length` where rows have no lengths, or may not change places.
         """
         self._need_compiled("fit")
+        epochs = old.pop("nb_epoch", epochs)
+        if strange := set(old) - {"workers", "max_queue_size", "use_multiprocessing"}:
+            raise UnexpectedArgumentError("fit", ", ".join(strange), "its own arguments")
+        for source in (x, validation_data):
+            set_workers(source, **old)
         data = self._data(x, y, sample_weight, batch_size, steps_per_epoch)
         if validation_split and validation_data is None:
             if isinstance(data, Stream):

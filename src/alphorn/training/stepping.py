@@ -83,6 +83,7 @@ class Steps(Tracked if TYPE_CHECKING else object):
         steps_per_execution: Any = "auto",
         jit_compile: Any = "auto",
         auto_scale_loss: bool = True,
+        sample_weight_mode: Any = None,
     ) -> None:
         """Says how the model is trained.
 
@@ -97,7 +98,10 @@ class Steps(Tracked if TYPE_CHECKING else object):
                 small and nobody wants to be told of each.
             jit_compile: False is `run_eagerly`.
             auto_scale_loss: Whether mixed_float16 gets a `LossScaleOptimizer`.
+            sample_weight_mode: Keras 2's: weights `(rows, time)` are known by their shape.
         """
+        if _are_metrics(loss_weights):  # by position in Keras 2
+            loss_weights, metrics = metrics, loss_weights
         self.optimizer = optimizers.get(optimizer)
         scaled = isinstance(self.optimizer, optimizers.LossScaleOptimizer)
         if auto_scale_loss and self.dtype_policy.name == "mixed_float16" and not scaled:
@@ -423,3 +427,7 @@ class Steps(Tracked if TYPE_CHECKING else object):
     def _several_outputs(self, y: Any) -> bool:
         graph = getattr(self, "graph", None)
         return graph is None or len(graph.output_symbols) == len(y)
+
+
+def _are_metrics(given: Any) -> bool:
+    return isinstance(given, list) and any(isinstance(g, str) or callable(g) for g in given)

@@ -18,6 +18,20 @@ def wants_workers(source: Any) -> bool:
     return source.workers > 1 or (source.workers > 0 and source.use_multiprocessing)
 
 
+def set_workers(source: Any, workers: int = 1, max_queue_size: int = 10, **_: Any) -> None:
+    """Has the batches of a PyDataset made by threads, as arguments of Keras 2 ask for.
+
+    Args:
+        source: Data of any form; others than a PyDataset make their batches themselves.
+        workers: How many.
+        max_queue_size: How many batches are made ahead.
+        **_: `use_multiprocessing`: threads give the same batches, and processes would run a
+            program without `if __name__ == "__main__":` again.
+    """
+    if workers > 1 and hasattr(source, "use_multiprocessing") and not wants_workers(source):
+        source.workers, source.max_queue_size = workers, max_queue_size
+
+
 def made_ahead(source: Any, batches: int | None) -> Iterator[Any]:
     """Yields `source[0]`, `source[1]`, ..., made by `source.workers` threads or processes.
 

@@ -52,27 +52,25 @@ __all__ = [
     "transform_matrix_offset_center",
 ]
 
-# Modules that programs of Keras 2 find here: imported when they are asked for. The first that
-# exists stands for the name.
+# Modules that programs of Keras 2 find here, imported when they are asked for. Their `K`, the
+# backend, is put in by the backend itself.
 _MODULES = {
-    "K": ("alphorn.backend", "alphorn.config"),
-    "linalg": ("scipy.linalg",),
-    "multiprocessing": ("multiprocessing",),
-    "ndi": ("scipy.ndimage",),
-    "np": ("numpy",),
-    "os": ("os",),
-    "pil_image": ("PIL.Image",),
-    "re": ("re",),
-    "threading": ("threading",),
-    "warnings": ("warnings",),
+    "linalg": "scipy.linalg",
+    "multiprocessing": "multiprocessing",
+    "ndi": "scipy.ndimage",
+    "np": "numpy",
+    "os": "os",
+    "pil_image": "PIL.Image",
+    "re": "re",
+    "threading": "threading",
+    "warnings": "warnings",
 }
 
 
 def __getattr__(name: str) -> Any:
-    for module in _MODULES.get(name, ()):
-        top, _, inner = module.partition(".")
-        if importlib.util.find_spec(top) and (not inner or importlib.util.find_spec(module)):
-            return importlib.import_module(module)
-    if name in ("linalg", "ndi", "pil_image"):
-        raise ImportError(f"image.{name} needs {_MODULES[name][0]}: pip install alphorn[image]")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    top = _MODULES[name].partition(".")[0]
+    if importlib.util.find_spec(top) is None:
+        raise ImportError(f"image.{name} needs {_MODULES[name]}: pip install alphorn[image]")
+    return importlib.import_module(_MODULES[name])
