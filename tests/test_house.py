@@ -71,7 +71,7 @@ FLOORS: list[list[str]] = [
         preprocessing.image.color preprocessing.image.resize preprocessing.image.files
         preprocessing.image.iterators preprocessing.image.batches preprocessing.image.memory
         preprocessing.image.folders preprocessing.image.frames preprocessing.image.normalization
-        preprocessing.image.generator preprocessing.image preprocessing.words
+        preprocessing.image.generator preprocessing.image preprocessing.words preprocessing.numbering
         preprocessing.tokenizer preprocessing.text preprocessing.draws preprocessing.windows
         preprocessing.sequence
         preprocessing.directories preprocessing.datasets preprocessing
