@@ -267,27 +267,27 @@ def skipgrams(
     places = chosen[:, None] + reach[reach != 0]
     valid = (places >= 0) & (places < len(words))
     valid &= present[np.where(valid, places, 0)]
-    targets = np.repeat(words[chosen], valid.sum(1))
-    couples = np.stack([targets, words[places[valid]]], 1)
-    positive, negative = len(couples), max(int(len(couples) * negative_samples), 0)
+    targets, others = np.repeat(words[chosen], valid.sum(1)), words[places[valid]]
+    positive, negative = len(targets), max(int(len(targets) * negative_samples), 0)
     if negative_samples > 0:
         order = draws.shuffled(positive)
         if negative and vocabulary_size < 2:
             raise ArgumentError("skipgrams: vocabulary_size", vocabulary_size, "at least 2")
         if negative:
             drawn = draws.below(vocabulary_size - 1, negative) + 1
-            random_pairs = np.stack([np.resize(targets[order], negative), drawn], 1)
-            couples = np.concatenate([couples, random_pairs])
+            targets = np.concatenate([targets, np.resize(targets[order], negative)])
+            others = np.concatenate([others, drawn])
     labels = np.arange(positive + negative) < positive
     draws.close()
     if shuffle:
         random.seed(random.randint(0, 10_000_000) if seed is None else seed)
         draws = Draws()
-        order = draws.shuffled(len(couples))
+        order = draws.shuffled(len(labels))
         draws.close()
-        couples, labels = couples[order], labels[order]
+        targets, others, labels = targets[order], others[order], labels[order]
+    couples = list(map(list, zip(targets.tolist(), others.tolist(), strict=True)))
     figures = np.stack([~labels, labels], 1) if categorical else labels
-    return couples.tolist(), figures.astype(np.int64).tolist()
+    return couples, figures.astype(np.int64).tolist()
 
 
 def _remove_long_seq(

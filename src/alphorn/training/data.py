@@ -4,6 +4,7 @@ Lists of sequences of unequal lengths stay lists until a batch is cut; the batch
 the end to one of a few lengths and carries its mask.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -276,32 +277,42 @@ class Stream:
         if self.known is None:
             self.known = getattr(source, "num_batches", None)
         self.steps = steps or self.known
+        # Batches whose order may be drawn: a PyDataset's. Others have an order of their own.
+        self.rows = self.known if hasattr(source, "use_multiprocessing") else None
         self.iterator: Iterator[Any] | None = None
 
-    def _next(self) -> Iterator[Any]:
+    def _next(self, order: np.ndarray | None) -> Iterator[Any]:
+        numbers = itertools.count() if self.known is None else range(self.known)
+        if order is not None:
+            numbers = order.tolist()
         if hasattr(self.source, "__getitem__") and wants_workers(self.source):
-            return made_ahead(self.source, self.known)
+            return made_ahead(self.source, numbers)
         if hasattr(self.source, "__getitem__") and self.known is not None:
-            return (self.source[i] for i in range(self.known))
+            return (self.source[i] for i in numbers)
         if hasattr(self.source, "as_numpy_iterator"):
             return self.source.as_numpy_iterator()
         return iter(self.source)
 
     def blocks(self, order: np.ndarray | None, size: int) -> Iterator[tuple[Batch, int]]:
-        """Yields batches one at a time; a source that never ends goes on where it was."""
+        """Yields batches one at a time; a source that never ends goes on where it was.
+
+        Args:
+            order: The order of a PyDataset's batches, None for as they stand.
+            size: 1.
+        """
         if hasattr(self.source, "on_epoch_begin"):
             self.source.on_epoch_begin()
         unnumbered = getattr(self.source, "num_batches", 0) is None
         endless = self.known is None and (iter_is_self(self.source) or unnumbered)
         if self.iterator is None or not endless:
-            self.iterator = self._next()
-        count = 0
-        while self.steps is None or count < self.steps:
+            self.iterator = self._next(order)
+        seen = 0
+        while self.steps is None or seen < self.steps:
             item = next(self.iterator, _END)
             if item is _END:
                 break
             yield as_batch(item), 1
-            count += 1
+            seen += 1
         if hasattr(self.source, "on_epoch_end"):
             self.source.on_epoch_end()
 

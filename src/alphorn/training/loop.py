@@ -56,7 +56,7 @@ class Trainer(Steps):
             callbacks: What is done meanwhile.
             validation_split: The share of the last rows that is kept for validation.
             validation_data: `(x, y)` or `(x, y, sample_weight)`.
-            shuffle: Whether rows are drawn in a new order each epoch.
+            shuffle: Whether rows, or the batches of a `PyDataset`, come in a new order each epoch.
             class_weight: Weights by class number.
             sample_weight: `(rows,)`, or `(rows, time)` for steps.
             initial_epoch: The epoch to begin with.
@@ -144,9 +144,7 @@ class Trainer(Steps):
     ) -> Logs | None:
         logs, step = None, 0
         program, size = None, 1
-        rows = (
-            order.permutation(data.rows) if order is not None and isinstance(data, Table) else None
-        )
+        rows = order.permutation(data.rows) if order is not None and data.rows else None
         if isinstance(data, Table):
             first = data.batch(slice(0, data.batch_size), shuffled=rows is not None)
             self._prepare(first, True)
