@@ -161,12 +161,23 @@ def transformed(
         image = _by_opencv(image, matrix, mode, cval, target)
         if image is target and out is not None:
             return out
+    elif matrix is None and any(flips) and axes == (0, 1, 2) and _can_flip(x, out):
+        # NumPy copies an image with reversed columns pixel by pixel.
+        flipped = opencv().flip(x, -1 if all(flips) else int(flips[1]), dst=out)
+        return flipped.reshape(x.shape) if out is None else out
     elif matrix is not None:
         image = _by_scipy(image, matrix, mode, cval, order)
     found = image.transpose(np.argsort(axes))
     for axis, flip in zip(axes, flips, strict=False):
         found = np.flip(found, axis) if flip else found
     return found
+
+
+def _can_flip(x: np.ndarray, out: np.ndarray | None) -> bool:
+    fits = out is None or (out.flags.c_contiguous and out.dtype == x.dtype)
+    return (
+        x.dtype == np.float32 and x.size > 0 and x.shape[2] <= 4 and fits and opencv() is not None
+    )
 
 
 def _by_scipy(x: np.ndarray, matrix: np.ndarray, mode: str, cval: float, order: int) -> np.ndarray:
