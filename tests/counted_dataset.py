@@ -51,6 +51,18 @@ class Endless(PyDataset):
         return X[row], Y[row]
 
 
+class Ordered(Counted):
+    """`asked` has the batches of each epoch; a list for the next is put in by a callback."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.asked = []
+
+    def __getitem__(self, index):
+        self.asked[-1].append(index)
+        return super().__getitem__(index)
+
+
 class Broken(Counted):
     def __getitem__(self, index):
         if index == 2:

@@ -32,7 +32,7 @@ def test_the_lines_of_the_table_of_preprocessing_run() -> None:
     namespace: dict[str, object] = {"__name__": "page"}
     exec(blocks_of(page)[0][1], namespace)
     rows = re.findall(r"^\| (`.+?`) \| `(.+?)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(rows) > 20
+    assert len(rows) > 50
     for name, line in rows:
         assert exec(line, namespace) is None, name
 

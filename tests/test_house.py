@@ -76,11 +76,11 @@ FLOORS: list[list[str]] = [
         preprocessing.image.color preprocessing.image.resize preprocessing.image.files
         preprocessing.image.iterators preprocessing.image.batches preprocessing.image.memory
         preprocessing.image.folders preprocessing.image.frames preprocessing.image.normalization
-        preprocessing.image.generator preprocessing.image preprocessing.words
-        preprocessing.tokenizer preprocessing.text preprocessing.draws preprocessing.windows
+        preprocessing.image.generator preprocessing.image preprocessing.words preprocessing.numbering
+        preprocessing.tokenizer preprocessing.text preprocessing.draws preprocessing.py_dataset preprocessing.windows
         preprocessing.sequence
         preprocessing.directories preprocessing.datasets preprocessing
-        utils.downloads utils.py_dataset utils.splitting utils
+        utils.downloads utils.splitting utils
         datasets.source datasets.words datasets.cifar datasets.mnist datasets.fashion_mnist
         datasets.cifar10 datasets.cifar100 datasets.imdb datasets.reuters datasets.boston_housing
         datasets.california_housing datasets""",

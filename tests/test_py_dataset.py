@@ -2,6 +2,7 @@
 
 import os
 import threading
+from itertools import count
 
 import keras as theirs
 import numpy as np
@@ -10,14 +11,14 @@ import pytest
 import alphorn as keras
 from alphorn.training.workers import made_ahead
 from alphorn.utils import PyDataset, split_dataset
-from counted_dataset import Broken, Counted, Endless, Processes, X, Y
+from counted_dataset import Broken, Counted, Endless, Ordered, Processes, X, Y
 
 
-def trained(*data, **options):
+def trained(*data, epochs=3, **options):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-    history = model.fit(*data, epochs=3, verbose=0, **options).history
+    history = model.fit(*data, epochs=epochs, verbose=0, **options).history
     return history["loss"], model
 
 
@@ -25,7 +26,7 @@ def trained(*data, **options):
 def test_fit_takes_batches_in_their_order_whoever_makes_them(workers):
     expected, model = trained(X, Y, batch_size=2, shuffle=False)
     dataset = Counted(workers=workers, max_queue_size=2)
-    losses, other = trained(dataset)
+    losses, other = trained(dataset, shuffle=False)
     assert losses == pytest.approx(expected, rel=1e-6)
     assert (threading.get_ident() in dataset.threads) == (workers == 1)
     assert dataset.begun == dataset.epochs == 3
@@ -43,14 +44,49 @@ def test_fit_takes_batches_in_their_order_whoever_makes_them(workers):
 
 def test_processes_make_batches():
     dataset = Processes(workers=1, use_multiprocessing=True, max_queue_size=2)
-    found = list(made_ahead(dataset, 6))
+    found = list(made_ahead(dataset, range(6)))
     assert [int(number[0, 0]) for _, number in found] == list(range(6))
     assert os.getpid() not in {int(made[0, 0]) for made, _ in found}
 
 
+def test_fit_trains_with_batches_that_processes_make():
+    expected, _ = trained(X, Y, epochs=1, batch_size=2, shuffle=False)
+    dataset = Counted(workers=2, use_multiprocessing=True)
+    losses, _ = trained(dataset, epochs=1, shuffle=False)
+    assert not dataset.threads  # of this process
+    assert losses == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_fit_draws_the_order_of_the_batches_as_keras_does(workers):
+    class Seen(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            dataset.asked.append([])
+
+    orders = []
+    for _ in range(2):
+        dataset = Ordered(workers=workers)
+        trained(dataset, callbacks=[Seen()])
+        assert all(sorted(epoch) == list(range(6)) for epoch in dataset.asked)
+        orders.append(dataset.asked)
+    assert len({tuple(epoch) for epoch in orders[0]}) > 1
+    if workers == 1:  # threads may begin with the second of two batches
+        assert orders[0] == orders[1]
+    dataset = Ordered()
+    trained(dataset, callbacks=[Seen()], shuffle=False)
+    assert dataset.asked == [list(range(6))] * 3
+
+
+def test_windows_of_a_time_series_are_a_py_dataset():
+    windows = keras.preprocessing.sequence.TimeseriesGenerator(X, Y, length=4, batch_size=3)
+    assert isinstance(windows, keras.utils.Sequence) and windows.num_batches == 3
+    losses, _ = trained(windows)
+    assert losses[2] < losses[0]
+
+
 def test_no_more_batches_wait_than_were_asked_for():
     dataset = Endless(workers=2, max_queue_size=3)
-    batches = made_ahead(dataset, None)
+    batches = made_ahead(dataset, count())
     for _ in range(4):
         next(batches)
     batches.close()

@@ -14,8 +14,8 @@ from alphorn.core.masked import Masked, fill_masked, has_masked, mask_of, unmask
 from alphorn.core.variable import unwrap
 from alphorn.errors import ArgumentError, MaskError, ShapeError
 from alphorn.kernels.convolution import convolve_transposed
-from alphorn.kernels.stepping import reverse_by_extent, scan_cell
 from alphorn.kernels.resizing import magnify
+from alphorn.kernels.stepping import reverse_by_extent, scan_cell
 
 __all__ = [
     "conv1d",

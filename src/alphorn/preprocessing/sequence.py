@@ -2,7 +2,8 @@
 
 import inspect
 import random
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -63,15 +64,21 @@ def pad_sequences(
     first = next((i for i, length in enumerate(lengths.tolist()) if length), None)
     step = () if first is None else np.asarray(rows[first]).shape[1:]
     kind = _kind(dtype, value, rows)
-    if lengths.max(initial=0) > width:
-        cut = slice(-width, None) if truncating == "pre" else slice(width)
-        rows = [row[cut] if len(row) > width else row for row in rows]
-        lengths = np.minimum(lengths, width)
-    steps = _joined(rows, lengths, step, kind)
+    lengths = np.minimum(lengths, width)
+    steps = _whole_numbers(rows, width, truncating, step, kind) if lengths.any() else None
+    if steps is None:
+        parts = list(_parts(rows, width, truncating))
+        steps = _joined(parts, int(lengths.sum()), step, kind)
     out = np.full((len(rows), width, *step), value, dtype=kind)
-    places, lengths = np.arange(width), lengths[:, None]
+    places, lengths = np.arange(width, dtype=np.int32), lengths[:, None]
     out[places < lengths if padding == "post" else places >= width - lengths] = steps
     return out
+
+
+def _parts(rows: list[Any], width: int, truncating: str) -> Iterator[Any]:
+    """Yields what is kept of each row."""
+    cut = slice(-width, None) if truncating == "pre" else slice(width)
+    return (row[cut] if len(row) > width else row for row in rows)
 
 
 def _measured(sequences: Any) -> tuple[list[Any], np.ndarray]:
@@ -80,9 +87,11 @@ def _measured(sequences: Any) -> tuple[list[Any], np.ndarray]:
             "pad_sequences: sequences", received=repr(sequences), expected="a list of sequences"
         )
     rows = list(sequences)
-    strange = next((i for i, row in enumerate(rows) if isinstance(row, str)), None)
+    strange = None
+    if any(issubclass(kind, str) for kind in set(map(type, rows))):
+        strange = next(i for i, row in enumerate(rows) if isinstance(row, str))
     try:
-        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        lengths = np.fromiter(map(len, rows), np.int32, len(rows))
     except TypeError:
         strange = next(i for i, row in enumerate(rows) if np.ndim(row) == 0)
     if strange is not None:
@@ -111,9 +120,8 @@ def _kind(dtype: Any, value: Any, rows: list[Any]) -> np.dtype:
     return kind
 
 
-def _joined(rows: list[Any], lengths: np.ndarray, step: tuple, kind: np.dtype) -> np.ndarray:
+def _joined(rows: list[Any], total: int, step: tuple, kind: np.dtype) -> np.ndarray:
     """Returns all steps of all rows in a line, `(steps, ...)`."""
-    total = int(lengths.sum())
     if not total:
         return np.empty((0, *step), kind)
     if not step and kind.kind in "iufb" and set(map(type, rows)) <= {list, tuple}:
@@ -130,7 +138,7 @@ def _joined(rows: list[Any], lengths: np.ndarray, step: tuple, kind: np.dtype) -
         if not len(row):
             continue
         try:
-            array = np.asarray(row, dtype=kind)
+            steps = np.asarray(row, dtype=kind)
         except (TypeError, ValueError, OverflowError) as error:
             raise ArgumentError(
                 f"pad_sequences: sequences[{i}]",
@@ -138,14 +146,33 @@ def _joined(rows: list[Any], lengths: np.ndarray, step: tuple, kind: np.dtype) -
                 expected=f"steps of shape {step} that are {kind}",
                 fix="for words dtype=object or str; for steps of unequal lengths pad these first",
             ) from None
-        if array.shape[1:] != step:
+        if steps.shape[1:] != step:
             raise ShapeError(
                 f"pad_sequences: sequences[{i}]",
-                received=f"steps of shape {array.shape[1:]}",
+                received=f"steps of shape {steps.shape[1:]}",
                 expected=f"steps of shape {step}, as in the first row that has any",
             )
-        arrays.append(array)
+        arrays.append(steps)
     return np.concatenate(arrays)
+
+
+def _whole_numbers(
+    rows: list[Any], width: int, truncating: str, step: tuple, kind: np.dtype
+) -> np.ndarray | None:
+    """Returns all steps in a line, if they are whole numbers from 0 up in lists.
+
+    Python's own arrays read these in a third of the time that NumPy takes.
+    """
+    if step or kind.kind not in "iufb" or set(map(type, rows)) != {list}:
+        return None
+    numbers = array("I")
+    try:
+        for part in _parts(rows, width, truncating):
+            numbers.fromlist(part)
+    except (TypeError, OverflowError):
+        return None
+    steps = np.frombuffer(numbers, np.uintc)
+    return None if kind.kind in "iu" and steps.max() > np.iinfo(kind).max else steps
 
 
 def pad_sequence(*args: Any, **kwargs: Any) -> np.ndarray:
@@ -240,27 +267,27 @@ def skipgrams(
     places = chosen[:, None] + reach[reach != 0]
     valid = (places >= 0) & (places < len(words))
     valid &= present[np.where(valid, places, 0)]
-    targets = np.repeat(words[chosen], valid.sum(1))
-    couples = np.stack([targets, words[places[valid]]], 1)
-    positive, negative = len(couples), max(int(len(couples) * negative_samples), 0)
+    targets, others = np.repeat(words[chosen], valid.sum(1)), words[places[valid]]
+    positive, negative = len(targets), max(int(len(targets) * negative_samples), 0)
     if negative_samples > 0:
         order = draws.shuffled(positive)
         if negative and vocabulary_size < 2:
             raise ArgumentError("skipgrams: vocabulary_size", vocabulary_size, "at least 2")
         if negative:
             drawn = draws.below(vocabulary_size - 1, negative) + 1
-            random_pairs = np.stack([np.resize(targets[order], negative), drawn], 1)
-            couples = np.concatenate([couples, random_pairs])
+            targets = np.concatenate([targets, np.resize(targets[order], negative)])
+            others = np.concatenate([others, drawn])
     labels = np.arange(positive + negative) < positive
     draws.close()
     if shuffle:
         random.seed(random.randint(0, 10_000_000) if seed is None else seed)
         draws = Draws()
-        order = draws.shuffled(len(couples))
+        order = draws.shuffled(len(labels))
         draws.close()
-        couples, labels = couples[order], labels[order]
+        targets, others, labels = targets[order], others[order], labels[order]
+    couples = list(map(list, zip(targets.tolist(), others.tolist(), strict=True)))
     figures = np.stack([~labels, labels], 1) if categorical else labels
-    return couples.tolist(), figures.astype(np.int64).tolist()
+    return couples, figures.astype(np.int64).tolist()
 
 
 def _remove_long_seq(

@@ -3,14 +3,24 @@
 import json
 import warnings
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, count, repeat
 from typing import Any
 
 import numpy as np
 
 from alphorn.errors import ArgumentError, StateError, UnexpectedArgumentError
-from alphorn.preprocessing.words import PUNCTUATION, checked, cut, filters_of, runs, small
+from alphorn.preprocessing.numbering import Numbering
+from alphorn.preprocessing.words import (
+    FEW,
+    PUNCTUATION,
+    as_bytes,
+    checked,
+    cut,
+    filters_of,
+    runs,
+    small,
+)
 
 __all__ = ["Tokenizer", "tokenizer_from_json"]
 
@@ -93,8 +103,10 @@ class Tokenizer:
             texts, filters_of(self.filters, "Tokenizer"), self.lower, self.split, "Tokenizer"
         )
 
-    def _documents(self, texts: Iterable[Any]) -> Iterator[list[Any]]:
-        """Yields the words of texts, of some texts at a time."""
+    def _numbered(
+        self, texts: Iterable[Any], find: Callable[[list[Any]], Sequence[int]]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields the numbers of words, and how many words each text has, some texts at a time."""
         if isinstance(texts, str) and not self.char_level:
             warnings.warn(
                 "Tokenizer: one string is taken as a list of texts of one character each; "
@@ -103,7 +115,16 @@ class Tokenizer:
             )
         if not isinstance(texts, Iterable):
             raise UnexpectedArgumentError("Tokenizer: texts", repr(texts), "texts in a list")
-        return map(self._words, runs(texts, "Tokenizer"))
+        numbering = Numbering(find)
+        plain = not self.char_level and self.analyzer is None
+        for run in runs(texts, "Tokenizer"):
+            data = None
+            if plain and isinstance(run[0], str) and sum(map(len, run)) > FEW:
+                data = as_bytes(run, filters_of(self.filters, "Tokenizer"), self.lower, self.split)
+            if data is None:
+                yield numbering.of_lists(self._words(run))
+            else:
+                yield numbering.of_bytes(data, ord(self.split))
 
     def fit_on_texts(self, texts: Iterable[Any]) -> None:
         """Learns the words of texts, the most frequent first; again, to learn more.
@@ -111,19 +132,29 @@ class Tokenizer:
         Args:
             texts: Strings, or lists of words; a generator is read once, and not kept.
         """
-        counts, documents = Counter(self.word_counts), Counter(self.word_docs)
-        seen = 0
-        for words in self._documents(texts):
-            seen += len(words)
-            counts.update(chain.from_iterable(words))
-            documents.update(chain.from_iterable(map(set, words)))
-        self.document_count += seen
-        self.word_counts = OrderedDict(counts)
-        # In the order of the words: that of a set changes from run to run, and so would a file.
-        in_order = {word: documents[word] for word in counts if word in documents}
-        self.word_docs = defaultdict(int, in_order | documents)
+        old = Counter(self.word_docs)
+        numbers = defaultdict(count(len(self.word_counts)).__next__, zip(self.word_counts, count()))
+        totals = np.array([[n, old[w]] for w, n in self.word_counts.items()], np.int64)
+        counts, documents = totals.reshape(-1, 2).T.copy()
+        number = numbers.__getitem__
+        for words, lengths in self._numbered(texts, lambda found: list(map(number, found))):
+            new = len(numbers) - len(counts)
+            if new > 0:  # and room for as many again
+                counts, documents = (
+                    np.pad(a, (0, new + len(numbers))) for a in (counts, documents)
+                )
+            np.add.at(counts, words, 1)
+            text = np.repeat(np.arange(len(lengths)), lengths)
+            pairs = np.sort(text << 32 | words)
+            np.add.at(documents, pairs[np.diff(pairs, prepend=-1) > 0] & 0xFFFFFFFF, 1)
+            self.document_count += len(lengths)
+        self.word_counts = OrderedDict(zip(numbers, counts.tolist(), strict=False))
+        in_texts = {w: n for w, n in zip(numbers, documents.tolist(), strict=False) if n}
+        self.word_docs = defaultdict(
+            int, in_texts | {w: n for w, n in old.items() if w not in in_texts}
+        )
         vocabulary = [] if self.oov_token is None else [self.oov_token]
-        vocabulary += sorted(counts, key=counts.__getitem__, reverse=True)
+        vocabulary += sorted(self.word_counts, key=self.word_counts.__getitem__, reverse=True)
         self.word_index = dict(zip(vocabulary, range(1, len(vocabulary) + 1), strict=True))
         self.index_word = {i: word for word, i in self.word_index.items()}
         self.index_docs.update({self.word_index[w]: n for w, n in self.word_docs.items()})
@@ -142,33 +173,42 @@ class Tokenizer:
         self.document_count += seen
         self.index_docs = defaultdict(int, documents)
 
-    def _lookup(self) -> "_Memo":
-        """Returns id by word, None for a word that is left out."""
-        unknown = None if self.oov_token is None else self.word_index.get(self.oov_token)
+    def _found(self, words: Iterable[Any]) -> Iterator[Any]:
+        """Returns the id of each word, None for a word that is left out."""
         known, limit = self.word_index, self.num_words
-
-        def find(word: Any) -> int | None:
-            i = known.get(word)
-            return unknown if i is None or (limit and i >= limit) else i
-
-        return _Memo(find, 2 * len(known) + 1000)
+        unknown = None if self.oov_token is None else known.get(self.oov_token)
+        found = map(known.get, words, repeat(unknown))
+        if not limit:
+            return found
+        return (unknown if i is not None and i >= limit else i for i in found)
 
     def texts_to_sequences(self, texts: Iterable[Any]) -> list[list[int]]:
         """Returns the ids of each text's words; those that are not known are left out.
 
         With an `oov_token` its id stands for them.
         """
-        known = self._lookup()
-        ids = known.__getitem__
-        found = [list(map(ids, words)) for many in self._documents(texts) for words in many]
-        return [[i for i in row if i is not None] for row in found] if known.gaps else found
+        numbers: defaultdict[Any, int] = defaultdict(count(1).__next__, {None: 0})
+        number = numbers.__getitem__
+        found = list(self._numbered(texts, lambda words: list(map(number, self._found(words)))))
+        ids = np.empty(len(numbers), object)
+        ids[:] = list(numbers)
+        rows = []
+        for words, lengths in found:
+            ends = np.cumsum(lengths)
+            if not words.all():
+                kept = words != 0
+                ends, words = np.append(0, np.cumsum(kept))[ends], words[kept]
+            row, begin = ids.take(words), 0
+            for end in ends.tolist():
+                rows.append(row[begin:end].tolist())
+                begin = end
+        return rows
 
     def texts_to_sequences_generator(self, texts: Iterable[Any]) -> Iterator[list[int]]:
         """Yields the ids of each text's words, each before the next text is read."""
-        ids = self._lookup().__getitem__
         for number, text in enumerate(texts):
             words = self._words([checked(text, f"Tokenizer: text {number}")])[0]
-            yield [i for i in map(ids, words) if i is not None]
+            yield [i for i in self._found(words) if i is not None]
 
     def sequences_to_texts(self, sequences: Iterable[Any]) -> list[str]:
         """Returns the words of each list of ids, parted by blanks.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from alphorn.errors import ArgumentError, UnexpectedArgumentError
+from alphorn.preprocessing.py_dataset import PyDataset
 
 __all__ = [
     "TimeseriesDataset",
@@ -68,7 +69,7 @@ def _view(data: np.ndarray, span: int) -> np.ndarray:
     )
 
 
-class TimeseriesGenerator:
+class TimeseriesGenerator(PyDataset):
     """Batches `(windows, targets)` of a time series; `fit` takes it as it is.
 
     The window before step i, `data[i - length : i : sampling_rate]`, has the target `targets[i]`.
@@ -106,6 +107,7 @@ class TimeseriesGenerator:
         reverse: bool = False,
         batch_size: int = 128,
     ):
+        super().__init__()
         if len(data) != len(targets):
             raise ArgumentError(
                 "TimeseriesGenerator",
@@ -167,10 +169,6 @@ class TimeseriesGenerator:
         )
         targets = self._as_series("targets").steps(rows)
         return (windows[:, ::-1] if self.reverse else windows), targets
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the batches."""
-        return (self[i] for i in range(len(self)))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments, data and targets as JSON text, `start_index` with the length."""

@@ -13,7 +13,9 @@ OTHER_BLANKS = (
     "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
     "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 )
-CHARACTERS_AT_ONCE = 1 << 16
+CHARACTERS_AT_ONCE = 1 << 17
+# Texts of fewer are not worth a table of words.
+FEW = 1 << 12
 _END = "\0"
 
 
@@ -71,19 +73,50 @@ def _table(filters: str, between: str) -> dict[int, str]:
     return str.maketrans(dict.fromkeys(filters, between))
 
 
+def as_bytes(texts: Sequence[str], filters: str, lower: bool, split: Any) -> bytes | None:
+    """Returns texts with `split` for the filtered characters, in UTF-8, 0 behind each text.
+
+    Args:
+        texts, filters, lower, split: As in `cut`.
+
+    Or None, where words cannot be parted at one byte.
+    """
+    if not (isinstance(split, str) and len(split) == 1 and split.isascii()) or split == _END:
+        return None
+    whole = _END.join([*texts, ""])
+    if whole.count(_END) != len(texts) or _END in filters:
+        return None
+    plain = whole.isascii()
+    if not plain:
+        whole = whole.lower() if lower else whole
+        for character in filters:
+            if not character.isascii():
+                whole = whole.replace(character, split)
+    table = _byte_table(filters, lower and plain, split)
+    return whole.encode("utf-8", "surrogatepass").translate(table)
+
+
+@lru_cache(maxsize=64)
+def _byte_table(filters: str, lower: bool, split: str) -> bytes:
+    letters = map(chr, range(128))
+    plain = "".join(letter.lower() if lower else letter for letter in letters)
+    return plain.translate(_table(filters, split)).encode() + bytes(range(128, 256))
+
+
 def runs(texts: Any, where: str) -> Iterator[list[Any]]:
-    """Yields texts some 65,000 characters at a time: strings, or lists of words, never both.
+    """Yields texts up to some 131,000 characters at a time: strings, or lists of words, never both.
 
     Args:
         texts: Any iterable, also one that never ends.
         where: For errors.
     """
     run: list[Any] = []
-    size, kind = 0, str
+    size, kind, most = 0, str, FEW
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             text = checked(text, f"{where}: text {number}")
-        if not isinstance(text, kind) or size > CHARACTERS_AT_ONCE:
+        if not isinstance(text, kind) or size > most:
+            most = min(2 * most, CHARACTERS_AT_ONCE)  # what is new comes first: in short runs
             if run:
                 yield run
             run, size = [], 0

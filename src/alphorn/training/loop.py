@@ -66,7 +66,7 @@ class Trainer(Steps):
             callbacks: What is done meanwhile.
             validation_split: The share of the last rows that is kept for validation.
             validation_data: `(x, y)` or `(x, y, sample_weight)`.
-            shuffle: Whether rows are drawn in a new order each epoch.
+            shuffle: Whether rows, or the batches of a `PyDataset`, come in a new order each epoch.
             class_weight: Weights by class number.
             sample_weight: `(rows,)`, or `(rows, time)` for steps.
             initial_epoch: The epoch to begin with.
@@ -122,11 +122,7 @@ class Trainer(Steps):
             for epoch in range(initial_epoch, epochs):
                 self.reset_metrics()
                 events("epoch_begin", epoch)
-                rows = (
-                    data.order(kind, order, longest_first=epoch == 0)
-                    if isinstance(data, Table)
-                    else None
-                )
+                rows = data.order(kind, order, longest_first=epoch == 0)
                 logs = self._epoch(data, rows, kind, steps_per_epoch, class_weight, events)
                 if logs is None:
                     warnings.warn(
@@ -324,7 +320,7 @@ class Trainer(Steps):
             told = _wants(events, "test") or self.run_eagerly
             size = 1 if told else steps_per_call(self.steps_per_execution, self.variables, first)
             size = size if times == 1 else 1
-        rows = data.order(order) if isinstance(data, Table) else None
+        rows = data.order(order)
         for block in self._blocks(data, rows, size, limit, order):
             batch = block.batch
             if program is None:

@@ -1,5 +1,6 @@
 """Data that come by and by: generators, PyDatasets, loaders of other libraries."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -31,30 +32,50 @@ class Stream:
         self.steps = steps or self.known
         self.iterator: Iterator[Any] | None = None
 
-    def _next(self) -> Iterator[Any]:
+    def order(self, kind: str, random: Any = None, longest_first: bool = False) -> Any:
+        """Returns the order of batches of one epoch, None for as they stand.
+
+        Only that of a PyDataset may be drawn: other sources have an order of their own.
+
+        Args:
+            kind: As in `Shapes`.
+            random: Decides what is drawn.
+            longest_first: Of rows alone.
+        """
+        drawn = kind == "shuffled" and self.known and hasattr(self.source, "use_multiprocessing")
+        return random.permutation(self.known) if drawn else None
+
+    def _next(self, numbers: Iterable[int]) -> Iterator[Any]:
         if hasattr(self.source, "__getitem__") and wants_workers(self.source):
-            return made_ahead(self.source, self.known)
+            return made_ahead(self.source, numbers)
         if hasattr(self.source, "__getitem__") and self.known is not None:
-            return (self.source[i] for i in range(self.known))
+            return (self.source[i] for i in numbers)
         if hasattr(self.source, "as_numpy_iterator"):
             return self.source.as_numpy_iterator()
         return iter(self.source)
 
     def blocks(self, rows: np.ndarray | None, size: int, order: str = "") -> Iterator[Block]:
-        """Yields batches one at a time; a source that never ends goes on where it was."""
+        """Yields batches one at a time; a source that never ends goes on where it was.
+
+        Args:
+            rows: The order of a PyDataset's batches, None for as they stand.
+            size: 1.
+            order: Of what kind that order is, as in `Shapes`.
+        """
         if hasattr(self.source, "on_epoch_begin"):
             self.source.on_epoch_begin()
         unnumbered = getattr(self.source, "num_batches", 0) is None
         endless = self.known is None and (iter_is_self(self.source) or unnumbered)
         if self.iterator is None or not endless:
-            self.iterator = self._next()
-        count = 0
-        while self.steps is None or count < self.steps:
+            numbers = itertools.count() if self.known is None else range(self.known)
+            self.iterator = self._next(numbers if rows is None else rows.tolist())
+        seen = 0
+        while self.steps is None or seen < self.steps:
             item = next(self.iterator, _END)
             if item is _END:
                 break
             yield Block(as_batch(item))
-            count += 1
+            seen += 1
         if hasattr(self.source, "on_epoch_end"):
             self.source.on_epoch_end()
 

@@ -1,10 +1,10 @@
 """Batches made ahead by threads or processes, and handed out in their order."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent import futures
 from importlib import import_module
-from itertools import count, islice
+from itertools import islice
 from typing import Any
 
 
@@ -32,17 +32,17 @@ def set_workers(source: Any, workers: int = 1, max_queue_size: int = 10, **_: An
         source.workers, source.max_queue_size = workers, max_queue_size
 
 
-def made_ahead(source: Any, batches: int | None) -> Iterator[Any]:
-    """Yields `source[0]`, `source[1]`, ..., made by `source.workers` threads or processes.
+def made_ahead(source: Any, numbers: Iterable[int]) -> Iterator[Any]:
+    """Yields `source[number]` for each number, made by `source.workers` threads or processes.
 
     Args:
         source: A PyDataset.
-        batches: How many there are, None if there is no end.
+        numbers: Of the batches, in the order in which they come; there may be no end.
 
     At most `source.max_queue_size` batches wait. Processes are started afresh, not forked: JAX has
     threads, which a fork would not survive.
     """
-    numbers = iter(range(batches)) if batches is not None else count()
+    numbers = iter(numbers)
     with _executor(source) as executor:
         make = _make if source.use_multiprocessing else source.__getitem__
         waiting: deque[Any] = deque()

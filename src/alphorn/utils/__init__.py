@@ -20,11 +20,11 @@ from alphorn.preprocessing.datasets import (
     text_dataset_from_directory,
 )
 from alphorn.preprocessing.image import array_to_img, img_to_array, load_img, save_img
+from alphorn.preprocessing.py_dataset import PyDataset
 from alphorn.preprocessing.sequence import pad_sequences
 from alphorn.preprocessing.windows import timeseries_dataset_from_array
 from alphorn.serialization import deserialize_keras_object, serialize_keras_object
 from alphorn.utils.downloads import get_file
-from alphorn.utils.py_dataset import PyDataset
 from alphorn.utils.splitting import split_dataset
 
 CustomObjectScope = custom_object_scope

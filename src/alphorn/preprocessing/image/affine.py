@@ -1,5 +1,6 @@
 """Rotation, shift, shear and zoom: one affine transform, by OpenCV where it gives SciPy's numbers."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -65,27 +66,25 @@ def transform_matrix_offset_center(matrix: Any, x: float, y: float) -> np.ndarra
 
 
 def _matrix(
-    theta: float, tx: float, ty: float, shear: float, zx: float, zy: float
+    theta: float, tx: float, ty: float, shear: float, zx: float, zy: float, size: tuple[int, int]
 ) -> np.ndarray | None:
-    """Returns rotation, then shift, shear and zoom as one matrix; None for nothing to do."""
-    steps = []
-    if theta != 0:
-        angle = np.deg2rad(theta)
-        c, s = np.cos(angle), np.sin(angle)
-        steps.append([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-    if tx != 0 or ty != 0:
-        steps.append([[1, 0, tx], [0, 1, ty], [0, 0, 1]])
-    if shear != 0:
-        angle = np.deg2rad(shear)
-        steps.append([[1, -np.sin(angle), 0], [0, np.cos(angle), 0], [0, 0, 1]])
-    if zx != 1 or zy != 1:
-        steps.append([[zx, 0, 0], [0, zy, 0], [0, 0, 1]])
-    if not steps:
+    """Returns rotation, then shift, shear and zoom about the centre; None for nothing to do.
+
+    It is the upper part of a matrix, `(2, 3)`; `size` is height and width.
+    """
+    if theta == tx == ty == shear == 0 and zx == zy == 1:
         return None
-    whole = np.array(steps[0], dtype=float)
-    for step in steps[1:]:
-        whole = whole @ np.array(step, dtype=float)
-    return whole
+    angle, tilt = math.radians(theta), math.radians(shear)
+    c, s = math.cos(angle), math.sin(angle)
+    across, along = math.sin(tilt), math.cos(tilt)
+    # Most images of a flow have one of their own: floats are faster here than arrays of 9.
+    (a, b), (d, e) = (
+        (c * zx, (-c * across - s * along) * zy),
+        (s * zx, (-s * across + c * along) * zy),
+    )
+    y, x = size[0] / 2 + 0.5, size[1] / 2 + 0.5
+    rows, columns = c * tx - s * ty, s * tx + c * ty
+    return np.array([[a, b, rows + y - a * y - b * x], [d, e, columns + x - d * y - e * x]])
 
 
 def apply_affine_transform(
@@ -125,78 +124,124 @@ def apply_affine_transform(
     x = np.asarray(x)
     if x.ndim != 3:
         raise ShapeError("apply_affine_transform", x.shape, "one image of 3 axes")
-    matrix = _matrix(theta, tx, ty, shear, zx, zy)
-    if matrix is None:
-        return x
     axes = (row_axis, col_axis, channel_axis)
-    whole = transform_matrix_offset_center(matrix, x.shape[row_axis], x.shape[col_axis])
-    image = x.transpose(axes)
-    out = warp(image, whole[:2, :2], whole[:2, 2], fill_mode, cval, order)
-    return out.transpose(np.argsort(axes))
+    moves = (theta, tx, ty, shear, zx, zy)
+    return transformed(x, moves, (False, False), axes, fill_mode, cval, order)
 
 
-def warp(
-    x: np.ndarray, matrix: np.ndarray, offset: np.ndarray, mode: str, cval: float, order: int
+def transformed(
+    x: np.ndarray,
+    moves: tuple[float, float, float, float, float, float],
+    flips: tuple[bool, bool],
+    axes: tuple[int, int, int],
+    mode: str,
+    cval: float,
+    order: int,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Returns `(height, width, channels)` read at `matrix @ position + offset`."""
-    if order == 1 and x.dtype == np.float32 and opencv() is not None and _within(x, matrix, offset):
-        return _by_opencv(x, matrix, offset, mode, cval)
+    """Returns an image transformed and then flipped; in `out`, or as the image itself, if it can.
+
+    Args:
+        x: One image.
+        moves: theta, tx, ty, shear, zx and zy of `apply_affine_transform`.
+        flips: Whether rows and whether columns come in the opposite order.
+        axes: Of rows, columns and channels.
+        mode, cval, order: As in `apply_affine_transform`.
+        out: Of the shape of the image, or None.
+    """
+    image = x.transpose(axes)
+    matrix = _matrix(*moves, image.shape[:2])
+    if matrix is not None and _is_for_opencv(image, matrix, order):
+        for axis, flip in enumerate(flips):
+            if flip:  # the last place is read where the first would be
+                matrix[:, 2] += matrix[:, axis] * (image.shape[axis] - 1)
+                matrix[:, axis] *= -1
+        flips = (False, False)
+        target = None if out is None else out.transpose(axes)
+        image = _by_opencv(image, matrix, mode, cval, target)
+        if image is target and out is not None:
+            return out
+    elif matrix is None and any(flips) and axes == (0, 1, 2) and _can_flip(x, out):
+        # NumPy copies an image with reversed columns pixel by pixel.
+        flipped = opencv().flip(x, -1 if all(flips) else int(flips[1]), dst=out)
+        return flipped.reshape(x.shape) if out is None else out
+    elif matrix is not None:
+        image = _by_scipy(image, matrix, mode, cval, order)
+    found = image.transpose(np.argsort(axes))
+    for axis, flip in zip(axes, flips, strict=False):
+        found = np.flip(found, axis) if flip else found
+    return found
+
+
+def _can_flip(x: np.ndarray, out: np.ndarray | None) -> bool:
+    fits = out is None or (out.flags.c_contiguous and out.dtype == x.dtype)
+    return (
+        x.dtype == np.float32 and x.size > 0 and x.shape[2] <= 4 and fits and opencv() is not None
+    )
+
+
+def _by_scipy(x: np.ndarray, matrix: np.ndarray, mode: str, cval: float, order: int) -> np.ndarray:
     small = x.dtype == np.float16
     source = x.astype(np.float32) if small else x
     ndimage = scipy_ndimage()
     out = np.empty_like(source, order="C")
     for channel in range(x.shape[2]):
         out[..., channel] = ndimage.affine_transform(
-            source[..., channel], matrix, offset, order=order, mode=mode, cval=cval
+            source[..., channel], matrix, order=order, mode=mode, cval=cval
         )
     return out.astype(x.dtype) if small else out
 
 
-def _within(x: np.ndarray, matrix: np.ndarray, offset: np.ndarray) -> bool:
-    """Returns whether OpenCV can hold the size of the image and the places it is read at."""
+def _is_for_opencv(x: np.ndarray, matrix: np.ndarray, order: int) -> bool:
+    """Returns whether OpenCV gives SciPy's numbers, and can hold the places that are read."""
+    if order != 1 or x.dtype != np.float32 or opencv() is None:
+        return False
     height, width, channels = x.shape
-    corners = np.array([[0, 0, height, height], [0, width, 0, width]])
-    places = matrix @ corners + offset[:, None]
-    return bool(0 < channels <= 4 and np.abs(places).max() < _FARTHEST > max(height, width))
+    farthest = max(
+        abs(a) * height + abs(b) * width + abs(offset) for a, b, offset in matrix.tolist()
+    )
+    return 0 < channels <= 4 and farthest < _FARTHEST > max(height, width)
 
 
-def _places(
-    shape: tuple[int, ...], matrix: np.ndarray, offset: np.ndarray, axis: int
-) -> np.ndarray:
+def _places(shape: tuple[int, ...], matrix: np.ndarray, axis: int) -> np.ndarray:
     # In the order in which SciPy adds: what lies just at an edge is on the same side of it.
-    rows = offset[axis] + matrix[axis, 0] * np.arange(shape[0])
+    rows = matrix[axis, 2] + matrix[axis, 0] * np.arange(shape[0])
     return rows[:, None] + matrix[axis, 1] * np.arange(shape[1])
 
 
 def _by_opencv(
-    x: np.ndarray, matrix: np.ndarray, offset: np.ndarray, mode: str, cval: float
+    x: np.ndarray, matrix: np.ndarray, mode: str, cval: float, out: np.ndarray | None = None
 ) -> np.ndarray:
+    """Returns `(height, width, channels)` read at `matrix @ (row, column, 1)`, if it can in `out`."""
     cv2 = opencv()
     height, width = x.shape[:2]
     x = np.ascontiguousarray(x)
     if mode == "wrap":
-        out = cv2.remap(
+        found = cv2.remap(
             x,
-            _wrapped(_places(x.shape, matrix, offset, 1), width),
-            _wrapped(_places(x.shape, matrix, offset, 0), height),
+            _wrapped(_places(x.shape, matrix, 1), width),
+            _wrapped(_places(x.shape, matrix, 0), height),
             cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        return out.reshape(x.shape)
-    (a, b), (c, d) = matrix
-    out = cv2.warpAffine(
+        return found.reshape(x.shape)
+    if out is not None and not (out.flags.c_contiguous and out.dtype == x.dtype):
+        out = None
+    warped = cv2.warpAffine(
         x,
-        np.array([[d, c, offset[1]], [b, a, offset[0]]]),
+        matrix[::-1, [1, 0, 2]],  # columns before rows
         (width, height),
+        dst=out,
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=getattr(cv2, _BORDERS.get(mode, "BORDER_REPLICATE")),
         borderValue=(cval,) * 4,
-    ).reshape(x.shape)
+    )
+    found = out if out is not None and np.shares_memory(out, warped) else warped.reshape(x.shape)
     if mode == "constant":  # nothing is blended with what lies beyond the edge
-        rows, columns = (_places(x.shape, matrix, offset, axis) for axis in (0, 1))
+        rows, columns = (_places(x.shape, matrix, axis) for axis in (0, 1))
         beyond = (rows < 0) | (rows > height - 1) | (columns < 0) | (columns > width - 1)
-        out[beyond] = cval
-    return out
+        found[beyond] = cval
+    return found
 
 
 def _wrapped(places: np.ndarray, size: int) -> np.ndarray:

@@ -62,7 +62,7 @@ class ImageBatches(Iterator):
         super().__init__(n, batch_size, shuffle, seed)
 
     def _image(self, row: int) -> np.ndarray:
-        """Returns one image as it is, as an array of its own."""
+        """Returns one image as it is."""
         raise StateError(
             f"{type(self).__name__} does not say where its images are",
             fix="write its method _image(self, row)",
@@ -134,8 +134,13 @@ class ImageBatches(Iterator):
         if transform is None:
             images[place] = image
             return
-        generator = self.image_data_generator
-        images[place] = generator.apply_transform(image, transform)
+        generator, own = self.image_data_generator, images[place]
+        if self._runs_user_code():
+            found = generator.apply_transform(np.array(image), transform)
+        else:
+            found = generator.transformed(image, transform, own)
+        if found is not own:
+            images[place] = found
         # In place: the image is the batch's own by now.
         standard = generator.standardize(images[place])
         if standard is not images[place]:

@@ -28,7 +28,14 @@ def apply_channel_shift(x: Any, intensity: float, channel_axis: int = 0) -> np.n
     array([[[2., 5.]]])
     """
     x = np.asarray(x)
-    return np.clip(x + intensity, np.min(x), np.max(x))
+    return shifted(x, intensity, None)
+
+
+def shifted(x: np.ndarray, intensity: float, out: np.ndarray | None) -> np.ndarray:
+    """Returns `apply_channel_shift`, in `out` if there is one, which may be the image itself."""
+    low, high = x.min(), x.max()
+    out = np.add(x, intensity, out=out)
+    return np.clip(out, low, high, out=out)
 
 
 def random_channel_shift(x: Any, intensity_range: float, channel_axis: int = 0) -> np.ndarray:

@@ -7,12 +7,11 @@ import numpy as np
 
 from alphorn import config
 from alphorn.errors import ArgumentError
-from alphorn.preprocessing.image.affine import apply_affine_transform, check_fill_mode
-from alphorn.preprocessing.image.arrays import flip_axis
+from alphorn.preprocessing.image.affine import check_fill_mode, transformed
 from alphorn.preprocessing.image.color import (
     apply_brightness_shift,
-    apply_channel_shift,
     check_brightness_range,
+    shifted,
 )
 from alphorn.preprocessing.image.folders import DirectoryIterator
 from alphorn.preprocessing.image.frames import DataFrameIterator
@@ -294,29 +293,30 @@ class ImageDataGenerator(Normalization):
             transform_parameters: Any of theta, tx, ty, shear, zx, zy, flip_horizontal,
                 flip_vertical, channel_shift_intensity, brightness.
         """
-        told: Callable[..., Any] = transform_parameters.get
-        rows, columns, channels = self.row_axis - 1, self.col_axis - 1, self.channel_axis - 1
-        x = apply_affine_transform(
+        return self.transformed(np.asarray(x), transform_parameters)
+
+    def transformed(self, x: np.ndarray, transform: dict, out: np.ndarray | None = None) -> Any:
+        """Returns `apply_transform`, if it can in `out`, or the image itself."""
+        told: Callable[..., Any] = transform.get
+        x = transformed(
             x,
-            told("theta", 0),
-            told("tx", 0),
-            told("ty", 0),
-            told("shear", 0),
-            told("zx", 1),
-            told("zy", 1),
-            row_axis=rows,
-            col_axis=columns,
-            channel_axis=channels,
-            fill_mode=self.fill_mode,
+            (
+                told("theta", 0),
+                told("tx", 0),
+                told("ty", 0),
+                told("shear", 0),
+                told("zx", 1),
+                told("zy", 1),
+            ),
+            flips=(told("flip_vertical", False), told("flip_horizontal", False)),
+            axes=(self.row_axis - 1, self.col_axis - 1, self.channel_axis - 1),
+            mode=self.fill_mode,
             cval=self.cval,
             order=self.interpolation_order,
+            out=out,
         )
         if told("channel_shift_intensity") is not None:
-            x = apply_channel_shift(x, told("channel_shift_intensity"), channels)
-        if told("flip_horizontal"):
-            x = flip_axis(x, columns)
-        if told("flip_vertical"):
-            x = flip_axis(x, rows)
+            x = shifted(x, told("channel_shift_intensity"), x if x is out else None)
         if told("brightness") is not None:
             x = apply_brightness_shift(x, told("brightness"), data_format=self.data_format)
         return x
@@ -345,10 +345,10 @@ def _uniform(largest: float, source: Any) -> float:
 
 def _shift(shift_range: Any, size: int, source: Any) -> float:
     """Returns a shift in pixels, either way."""
-    if np.ndim(shift_range) == 0 and not shift_range:
+    if isinstance(shift_range, int | float | np.number) and not shift_range:
         return 0
     if isinstance(shift_range, float | np.floating):
         drawn = source.uniform(-shift_range, shift_range)
-    else:
-        drawn = source.choice(shift_range) * source.choice([-1, 1])
+        return drawn * size if shift_range < 1 else drawn
+    drawn = source.choice(shift_range) * source.choice([-1, 1])
     return drawn * size if np.max(shift_range) < 1 else drawn

@@ -100,7 +100,7 @@ class NumpyArrayIterator(ImageBatches):
         )
 
     def _image(self, row: int) -> np.ndarray:
-        return self.x[row].copy()
+        return self.x[row]
 
     def _with_targets(self, images: np.ndarray, index_array: np.ndarray) -> Any:
         x: Any = [images, *(other[index_array] for other in self.x_misc)] if self.x_misc else images
