@@ -80,8 +80,14 @@ def _run(
             new = cell.forward(weights.projected(x), weights.product, seen, states)
             return new[0], new
 
-        turn = {"go_backwards": go_backwards, "zero_output_for_mask": zero_output_for_mask}
-        outputs, last = scan_cell(step, x, mask, states, **turn)
+        outputs, last = scan_cell(
+            step,
+            x,
+            mask,
+            states,
+            go_backwards=go_backwards,
+            zero_output_for_mask=zero_output_for_mask,
+        )
     if not sequences:
         # A row without steps has no output: its state is its first.
         outputs = last[0] if mask is None else fill_masked(last[0], jnp.any(mask, 1))
