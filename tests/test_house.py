@@ -32,7 +32,7 @@ FLOORS: list[list[str]] = [
         core.tracking core.input_spec core.door core.layer""",
     ],
     [
-        """kernels kernels.geometry kernels.recurrence kernels.moments kernels.embedding
+        """kernels kernels.geometry kernels.recurrence kernels.moments kernels.embedding kernels.formulations
         kernels.convolution kernels.gates kernels.pooling kernels.adaptive kernels.resizing kernels.attention ops.table ops.rules
         ops.operators ops.core ops.elementwise ops.shape ops.selection ops.steps ops.reduction
         ops.quantiles ops.parts ops.windows ops.signal ops.linalg ops.nn ops.network ops""",
