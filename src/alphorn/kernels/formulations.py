@@ -150,10 +150,10 @@ def _rows_apart(x: Array, kernel: Array, pads: Pads, dilation: Pair) -> Array:
     products = (laid.reshape(-1, columns * channels) @ beside).reshape(
         *laid.shape[:3], rows * filters
     )
-    y = products[:, :height, :, :filters]
-    for i in range(1, rows):
-        top = i * dilation[0]
-        y = y + products[:, top : top + height, :, i * filters : (i + 1) * filters]
+    y = jnp.zeros((), x.dtype)
+    # Split, not sliced: the transpose is then one concatenation, not a sum of padded arrays.
+    for i, product in enumerate(lax.split(products, [filters] * rows, axis=-1)):
+        y = y + lax.slice_in_dim(product, i * dilation[0], i * dilation[0] + height, axis=1)
     return y
 
 
