@@ -17,13 +17,23 @@ Pair = tuple[int, int]
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 FEW_TAPS = 32  # times channels: up to here windows are laid out in full
-BLOCK_BYTES = 2**24  # of windows laid out at a time
+BLOCK_BYTES = 2**22  # of what is laid out at a time: it fits in a cache
 
 
 def on_cpu(*arrays: Array) -> bool:
     """Says whether the default device is a CPU, and every size a number that is not 0."""
     sizes = (size for array in arrays for size in array.shape)
     return jax.default_backend() == "cpu" and all(isinstance(n, int) and n > 0 for n in sizes)
+
+
+def block_count(batch: int, size: int) -> int:
+    """Returns into how many equal parts a batch is cut, that needs `size` bytes as a whole.
+
+    >>> block_count(32, 3 * BLOCK_BYTES), block_count(7, 2 * BLOCK_BYTES), block_count(7, 1)
+    (4, 7, 1)
+    """
+    least = min(-(-size // BLOCK_BYTES), batch)
+    return next(n for n in range(least, batch + 1) if batch % n == 0)
 
 
 def convolve_planes(
@@ -166,8 +176,7 @@ def _in_blocks(
     """
     convolve = jax.checkpoint(convolve)
     batch, size = x.shape[0], x.shape[0] * laid * x.dtype.itemsize
-    least = min(-(-size // BLOCK_BYTES), batch)
-    blocks = next(n for n in range(least, batch + 1) if batch % n == 0)
+    blocks = block_count(batch, size)
     if blocks == 1:
         return convolve(x, kernel)
     split = x.reshape(blocks, batch // blocks, *x.shape[1:])
