@@ -130,7 +130,10 @@ def celu(x: Array, alpha: float = 1.0) -> Array:
 @_activation()
 def gelu(x: Array, approximate: bool = False) -> Array:
     """Returns `x` times the normal distribution's probability below `x`."""
-    return jax.nn.gelu(x, approximate)
+    if approximate or x.dtype.itemsize < 4:
+        return jax.nn.gelu(x, approximate)
+    # By erf: the erfc of jax.nn is slower on a CPU, and more exact only below 1e-6.
+    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
 
 
 @_activation(by_entry=False)

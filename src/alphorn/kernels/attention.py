@@ -6,9 +6,10 @@ single-head form leaves out the axis `H` everywhere.
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from alphorn.core.masked import fill_masked
+from alphorn.kernels.formulations import block_count, on_cpu
 from alphorn.kernels.moments import sum_dtype
 
 
@@ -213,6 +214,105 @@ def dot_product_attention(
         keep=keep,
         keep_rate=keep_rate,
     )
+
+
+def attention_output(
+    query: Array,
+    key: Array,
+    value: Array,
+    *,
+    scale: float | Array | None = None,
+    query_mask: Array | None = None,
+    key_mask: Array | None = None,
+    attention_mask: Array | None = None,
+    causal: bool = False,
+    keep: Array | None = None,
+    keep_rate: float = 1.0,
+) -> Array:
+    """Returns the output of `dot_product_attention`, without weights and therefore cheaper.
+
+    Scores are never kept: on a CPU rows of the batch are worked on in blocks that stay in its
+    cache, and the gradient computes a block's scores again. Sums are divided after the product
+    with the values, not before it.
+
+    Args:
+        query: `(B, T, H, D)`; all arguments are as in `dot_product_attention`.
+
+    >>> x = jnp.array([[[[1.0]], [[jnp.inf]]]])
+    >>> mask = jnp.array([[True, False]])
+    >>> attention_output(x, x, x, query_mask=mask, key_mask=mask).ravel().tolist()
+    [1.0, 0.0]
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    given = {
+        "query": query,
+        "key": key,
+        "value": value,
+        "query_mask": query_mask,
+        "key_mask": key_mask,
+        "attention_mask": attention_mask,
+        "keep": keep,
+    }
+    batch = query.shape[0]
+    shared = {
+        name: x
+        for name, x in given.items()
+        if x is None or (name in ("attention_mask", "keep") and (x.ndim < 3 or x.shape[0] != batch))
+    }
+    own = {name: x for name, x in given.items() if name not in shared}
+
+    def attend_block(own: dict[str, Array]) -> Array:
+        return _output(**own, **shared, scale=scale, causal=causal, keep_rate=keep_rate)
+
+    if not on_cpu(query, key, value):
+        return attend_block(own)
+    size = batch * query.shape[2] * query.shape[1] * key.shape[1] * sum_dtype(query).itemsize
+    blocks = block_count(batch, size)
+    if blocks == 1:
+        return attend_block(own)
+    split = {name: x.reshape(blocks, batch // blocks, *x.shape[1:]) for name, x in own.items()}
+    output = lax.map(jax.checkpoint(attend_block), split)
+    return output.reshape(batch, *output.shape[2:])
+
+
+def _output(
+    query: Array,
+    key: Array,
+    value: Array,
+    *,
+    scale: float | Array,
+    query_mask: Array | None,
+    key_mask: Array | None,
+    attention_mask: Array | None,
+    causal: bool,
+    keep: Array | None,
+    keep_rate: float,
+) -> Array:
+    wide = sum_dtype(query)
+    q, k, v = (
+        fill_masked(x, mask).swapaxes(1, 2)
+        for x, mask in ((query, query_mask), (key, key_mask), (value, key_mask))
+    )
+    q = q * jnp.asarray(scale, q.dtype)
+    scores = jnp.einsum("bhtd,bhsd->bhts", q, k, preferred_element_type=wide)
+    seen = visible_pairs(
+        *scores.shape[-2:], key_mask=key_mask, attention_mask=attention_mask, causal=causal
+    )
+    if seen is not None:
+        # Filled as in `masked_softmax`; exp makes 0 of it in every row that sees something.
+        scores = jnp.where(seen, scores, jnp.asarray(jnp.finfo(wide).min, wide))
+    highest = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    weights = jnp.exp(scores - highest)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    if keep is not None:
+        weights = jnp.where(keep, weights / keep_rate, jnp.zeros_like(weights))
+    output = jnp.einsum(
+        "bhts,bhsd->bhtd", weights.astype(value.dtype), v, preferred_element_type=wide
+    )
+    output = output / total
+    if seen is not None:
+        output = jnp.where(jnp.any(seen, axis=-1, keepdims=True), output, jnp.zeros_like(output))
+    return fill_masked(output.swapaxes(1, 2), query_mask).astype(value.dtype)
 
 
 def additive_scores(

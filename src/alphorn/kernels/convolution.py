@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from alphorn.core.masked import fill_masked
+from alphorn.kernels.formulations import convolve_planes
 from alphorn.kernels.geometry import (
     align,
     axis_pads,
@@ -72,6 +73,10 @@ def convolve(
     ]
     if mask is not None:
         x, pads[0] = align(x, mask, sizes[0], strides[0], dilation[0], padding)
+    if groups == 1:
+        planes = convolve_planes(x, kernel, strides, pads, dilation)
+        if planes is not None:
+            return planes
     axes = _SPATIAL[:rank]
     return lax.conv_general_dilated(
         x,

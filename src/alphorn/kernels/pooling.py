@@ -11,10 +11,20 @@ import numpy as np
 from jax import Array, lax
 
 from alphorn.core.masked import expand_to, fill_masked
-from alphorn.kernels.geometry import align, axis_pads, check_padding, per_axis, resampled_mask
+from alphorn.kernels.formulations import on_cpu
+from alphorn.kernels.geometry import (
+    align,
+    axis_pads,
+    check_padding,
+    output_length,
+    per_axis,
+    resampled_mask,
+)
 from alphorn.kernels.moments import Axes, masked_mean, normalize_axes, sum_dtype, valid_count
 
 __all__ = ["average_pool", "masked_max", "masked_mean", "masked_min", "max_pool"]
+
+_COMPARED = 8  # the longest edge of a window whose taps are compared one by one
 
 
 def max_pool(
@@ -136,10 +146,40 @@ def _reduce_windows(
     ]
     if mask is not None:
         x, pads[0] = align(x, mask, sizes[0], strides[0], 1, padding, identity)
+    if reducer is lax.max and max(sizes) <= _COMPARED and on_cpu(x) and _some(x, sizes, pads):
+        return _compare_windows(x, sizes, strides, pads, identity)
     # The identity is a NumPy constant, for only then JAX knows the reducer's gradient.
     return lax.reduce_window(
         x, identity, reducer, (1, *sizes, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0))
     )
+
+
+def _some(x: Array, sizes: tuple[int, ...], pads: Sequence[tuple[int, int]]) -> bool:
+    lengths = zip(x.shape[1:-1], sizes, pads, strict=True)
+    return all(length + sum(pad) >= size for length, size, pad in lengths)
+
+
+def _compare_windows(
+    x: Array,
+    sizes: tuple[int, ...],
+    strides: tuple[int, ...],
+    pads: Sequence[tuple[int, int]],
+    identity: np.ndarray,
+) -> Array:
+    """Takes the maximum of windows by comparing whole slices, one axis after the other.
+
+    XLA's gradient of `reduce_window` is a slow loop on a CPU. Of equal entries the first of the
+    window gets the gradient, as there: rows are compared last, so it is the first row's.
+    """
+    x = jnp.pad(x, [(0, 0), *pads, (0, 0)], constant_values=identity) if any(map(any, pads)) else x
+    for axis in range(len(sizes), 0, -1):
+        size, stride = sizes[axis - 1], strides[axis - 1]
+        last = (output_length(x.shape[axis], size, stride) - 1) * stride
+        taps = [lax.slice_in_dim(x, i, i + last + 1, stride, axis) for i in range(size)]
+        x = taps[0]
+        for tap in taps[1:]:
+            x = jnp.where((tap > x) | (tap != tap), tap, x)  # NaN wins, as in lax.max
+    return x
 
 
 def _masked_extreme(

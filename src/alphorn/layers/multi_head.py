@@ -15,7 +15,7 @@ from alphorn.core.random import SeedGenerator
 from alphorn.core.rules import Call, choose, first_mask
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.initializers import AsInitializer
-from alphorn.kernels.attention import dot_product_attention
+from alphorn.kernels.attention import attention_output, dot_product_attention
 from alphorn.layers.attention import weights_kept
 from alphorn.layers.einsum_dense import with_fans
 from alphorn.regularizers import AsRegularizer
@@ -143,18 +143,20 @@ class _HeadedAttention(Family):
         if training and self.dropout:
             shape = (q.shape[0], q.shape[2], q.shape[1], k.shape[1])
             keep = weights_kept(self, shape)
-        output, weights = dot_product_attention(
-            q,
-            k,
-            v,
-            scale=1 / math.sqrt(q.shape[-1]),
-            query_mask=query_mask,
-            key_mask=seen,
-            attention_mask=self._within_window(attention_mask, q.shape[1], k.shape[1]),
-            causal=use_causal_mask,
-            keep=keep,
-            keep_rate=1 - self.dropout,
-        )
+        options: dict[str, Any] = {
+            "scale": 1 / math.sqrt(q.shape[-1]),
+            "query_mask": query_mask,
+            "key_mask": seen,
+            "attention_mask": self._within_window(attention_mask, q.shape[1], k.shape[1]),
+            "causal": use_causal_mask,
+            "keep": keep,
+            "keep_rate": 1 - self.dropout,
+        }
+        weights = None
+        if return_attention_scores:
+            output, weights = dot_product_attention(q, k, v, **options)
+        else:
+            output = attention_output(q, k, v, **options)
         if self.gate_dense is not None:
             output = output * jax.nn.sigmoid(self.gate_dense.project(query))
         output = self.output_dense.project(output)
