@@ -86,10 +86,17 @@ _FUNCTIONS: dict[str, tuple[str, dict[str, str]]] = {
 def is_keras2(config: Any) -> bool:
     """Returns whether the config of a Sequential or functional model is in Keras 2's form."""
     entries = config if isinstance(config, list) else config.get("layers", ())
-    return any(
-        "module" not in entry or any(isinstance(n, list) for n in entry.get("inbound_nodes", ()))
-        for entry in entries
-    )
+    if any(isinstance(node, list) for e in entries for node in e.get("inbound_nodes", ())):
+        return True
+    # Keras 3 leaves modules out as well, in .h5 files.
+    return any("module" not in e for e in entries) and not any(map(_is_keras3, entries))
+
+
+def _is_keras3(entry: dict) -> bool:
+    config = entry["config"]
+    dtype = config.get("dtype") if isinstance(config, dict) else None
+    policy = isinstance(dtype, dict) and dtype.get("class_name") == "DTypePolicy"
+    return bool(entry.get("inbound_nodes")) or policy or "batch_shape" in config
 
 
 def layers_of_keras2(entries: list[dict]) -> list[dict]:

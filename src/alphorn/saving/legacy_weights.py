@@ -345,20 +345,24 @@ def write_legacy(
 
 
 def write_optimizer(file: h5py.File, optimizer: Any) -> None:
-    """Writes an optimizer's state into an open file, named as Keras 2 names it."""
+    """Writes an optimizer's state into an open file, in the order of Keras 2 before 2.11.
+
+    Later ones and tf_keras read it as well.
+    """
     own: dict[str, list[Variable]] = getattr(optimizer, "_slots", {})
     if not optimizer.built or not own or _has_more(optimizer, own):
         return
-    short = {"momentum": "m", "velocity": "v", "velocity_hat": "vhat", "norm": "u"}
-    if not {"velocity", "norm"} & set(own) or "average_gradient" in own or len(own) == 1:
-        short = {"momentum": "m"}
+    short = {full: name for name, full in _SLOTS.items()} | {"norm": "v"}
+    if not {"velocity_hat", "norm"} & set(own) and set(own) != {"momentum", "velocity"}:
+        del short["momentum"]  # only Adam's kin call it so
     kind = type(optimizer).__name__
-    named = [("iteration:0", optimizer._iterations)]
-    columns = zip(*own.values(), strict=True)
-    for weight, row in zip(optimizer._trainable_variables, columns, strict=True):
+    if kind == "RMSprop":
+        short |= {"velocity": "rms", "momentum": "momentum"}
+    named = [(f"{kind}/iter:0", optimizer._iterations)]
+    for slot, variables in own.items():
         named += [
-            (f"{kind}/{short.get(slot, slot)}/{weight.path}:0", variable)
-            for slot, variable in zip(own, row, strict=True)
+            (f"{kind}/{weight.path}/{short.get(slot, slot)}:0", variable)
+            for weight, variable in zip(optimizer._trainable_variables, variables, strict=True)
         ]
     group = file.create_group(OPTIMIZER)
     _put_named(group, named)

@@ -63,8 +63,36 @@ def _training(compiled: dict | None, words: Any) -> dict | None:
         return None
     optimizer = compiled["optimizer"]
     known = ("loss", "loss_weights", "metrics", "weighted_metrics")
-    named = {k: words(optimizer)[k] for k in ("class_name", "config")}
+    if words is _older:
+        named = _optimizer(optimizer)
+    else:
+        named = {k: optimizer[k] for k in ("class_name", "config")}
     return {k: words(compiled[k]) for k in known} | {"optimizer_config": named}
+
+
+# Optimizers of Keras 2 in all its versions, and what only later ones take.
+_OPTIMIZERS = "SGD RMSprop Adam Adamax Nadam Adagrad Adadelta Ftrl".split()
+_LATER = {
+    "ema_overwrite_frequency": None,
+    "gradient_accumulation_steps": None,
+    "loss_scale_factor": None,
+    "use_ema": False,
+    "weight_decay": None,
+}
+
+
+def _optimizer(entry: dict) -> dict:
+    name, config = entry["class_name"], entry["config"]
+    if name not in _OPTIMIZERS:
+        raise _OnlyKeras3Error(f"the optimizer {name}")
+    kept = {}
+    for argument, value in config.items():
+        if argument in _LATER and value != _LATER[argument]:
+            raise _OnlyKeras3Error(f"{argument} of {name}")
+        clipping = argument in ("clipnorm", "clipvalue", "global_clipnorm")
+        if argument not in (*_LATER, "ema_momentum") and not (clipping and value is None):
+            kept[argument] = _older(value)
+    return {"class_name": name, "config": kept}
 
 
 def _older(value: Any) -> Any:
@@ -74,7 +102,11 @@ def _older(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if "class_name" in value and "config" in value:
-        return _object(value)
+        made = _object(value)
+        if isinstance(made, dict) and "config" in made:  # Keras 3 looks inner layers up by it
+            known = {k: value[k] for k in ("module", "registered_name") if k in value}
+            return known | made
+        return made
     return {k: _older(v) for k, v in value.items()}
 
 
