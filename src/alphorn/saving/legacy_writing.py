@@ -185,7 +185,7 @@ def _graph(config: dict) -> dict:
         ):
             raise _OnlyKeras3Error(f"the op {entry['class_name']} between layers")
         calls = [_call(entry["class_name"], node, begins) for node in entry["inbound_nodes"]]
-        made = _object(_as_graph(entry))
+        made = _object(entry)
         layers.append(made | {"name": entry["config"]["name"], "inbound_nodes": calls})
 
     def ends(tree: Any) -> Any:
@@ -197,28 +197,6 @@ def _graph(config: dict) -> dict:
         return [end for branch in tree for end in ends(branch)]
 
     return {"layers": layers} | {k: ends(config[k]) for k in ("input_layers", "output_layers")}
-
-
-def _as_graph(entry: dict) -> dict:
-    """Returns a Sequential inside a graph as the graph that it is.
-
-    Keras 2 and 3 count the calls of a Sequential differently, those of a graph alike.
-    """
-    if entry["class_name"] != "Sequential":
-        return entry
-    config, layers = entry["config"], []
-    before: list[Any] | None = None
-    for layer in config["layers"]:
-        inner = {"class_name": "__keras_tensor__", "config": {"keras_history": before}}
-        calls = [] if before is None else [{"args": [inner], "kwargs": {}}]
-        layers.append(layer | {"inbound_nodes": calls})
-        before = [layer["config"]["name"], 0, 0]
-    if not layers or layers[0]["class_name"] != "InputLayer" or before is None:
-        raise _OnlyKeras3Error("a Sequential inside that does not know its input")
-    begin = [layers[0]["config"]["name"], 0, 0]
-    end = [before[0], int("input_layers" in layers[-1]["config"]), 0]
-    graph = {"layers": layers, "input_layers": [begin], "output_layers": [end]}
-    return entry | {"class_name": "Functional", "config": config | graph}
 
 
 def _call(class_name: str, node: dict, begins: dict[str, int]) -> list:
