@@ -268,7 +268,7 @@ class _Nodes:
         """Returns the named arguments of a call, which stand with each of its inputs."""
         if _is_place(node):
             return dict(node[3]) if len(node) == 4 else {}
-        inner = node.values() if isinstance(node, dict) else node
+        inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
         return next((found for x in inner if (found := self.options(x))), {})
 
     def entry(self, entry: dict) -> dict:

@@ -21,6 +21,7 @@ from alphorn.saving.legacy_weights import (
 )
 from alphorn.saving.legacy_writing import written_for_keras2
 from alphorn.saving.stores import h5_file
+from alphorn.serialization import told
 
 __all__ = ["load_h5", "save_h5"]
 
@@ -55,7 +56,8 @@ def load_h5(
             noted = parsed(training, f"{path.name}: training_config")
             if not isinstance(noted, dict):
                 raise FileError(f"{path.name}: training_config", "no object", "what save() wrote")
-            config["compile_config"] = training_of_keras2(noted)
+            with told(path.name):
+                config["compile_config"] = training_of_keras2(noted)
         budget = 2 * path.stat().st_size + spare
         model = model_from(config, path.name, custom_objects, compile, safe_mode, budget)
         if model.built:

@@ -71,7 +71,7 @@ class LegacyWeights:
                 return None
             value = group.attrs[name]
         if isinstance(value, np.ndarray):
-            return [_text(v) for v in value.ravel().tolist()]
+            return [str(_text(v)) for v in value.ravel().tolist()]
         return _text(value)
 
     def names(self, place: str, name: str) -> list[str]:
