@@ -69,11 +69,12 @@ FLOORS: list[list[str]] = [
         training.loop training.compile_config callbacks""",
     ],
     [
-        """models.graph models.operations models.config models.nested models.older models.capture
+        """models.graph models.operations models.legacy_configs models.config models.nested models.older models.capture
         models.model models.sequential flow summary
         viz.layout viz.style viz.drawing viz
         checking.running checking.batches checking.comparing checking.wording checking
-        saving.places saving.stores saving.weights saving.configs saving.archive saving models""",
+        saving.places saving.stores saving.legacy_weights saving.weights saving.configs
+        saving.legacy_writing saving.legacy_h5 saving.archive saving models""",
         """preprocessing.image.packages preprocessing.image.arrays preprocessing.image.affine
         preprocessing.image.color preprocessing.image.resize preprocessing.image.files
         preprocessing.image.iterators preprocessing.image.batches preprocessing.image.memory

@@ -17,6 +17,7 @@ from alphorn.errors import ArgumentError, StateError
 from alphorn.models.capture import Capturing
 from alphorn.models.config import graph_config, graph_from_config
 from alphorn.models.graph import Graph
+from alphorn.models.legacy_configs import graph_of_keras2, is_keras2
 from alphorn.models.nested import connected
 from alphorn.models.older import Older
 from alphorn.naming import auto_name, register
@@ -223,6 +224,8 @@ class Model(Capturing, Older, Trainer, Layer):  # pyright: ignore[reportIncompat
         """Makes a model from `get_config()`, with weights of its own."""
         if "input_layers" not in config:
             return super().from_config(config)  # pyright: ignore[reportReturnType]
+        if is_keras2(config):
+            config = graph_of_keras2(config)
         inputs, outputs, losses = graph_from_config(config, custom_objects)
         model = cls(inputs, outputs, name=config.get("name"))
         if losses:

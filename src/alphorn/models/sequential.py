@@ -10,6 +10,7 @@ from alphorn.core.symbol import unknown_sizes
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.layers.core import Input, InputLayer
 from alphorn.models.graph import Graph
+from alphorn.models.legacy_configs import is_keras2, layers_of_keras2
 from alphorn.models.model import Model
 from alphorn.naming import auto_name, deserialize, register, serialize
 
@@ -192,6 +193,10 @@ class Sequential(Model):
         cls, config: dict[str, Any], custom_objects: dict | None = None
     ) -> "Sequential":
         """Makes a model from `get_config()`."""
+        if isinstance(config, list):  # Keras 2 before 2.2
+            config = {"layers": config}
+        if is_keras2(config):
+            config = config | {"layers": layers_of_keras2(config["layers"])}
         layers = [deserialize(x, "layers", custom_objects) for x in config["layers"]]
         model = cls(layers, name=config.get("name"))
         begin = model._begin

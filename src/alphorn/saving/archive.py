@@ -21,6 +21,7 @@ from alphorn.files import written_beside
 from alphorn.layers.lambda_ import Lambda
 from alphorn.models.model import Model
 from alphorn.saving.configs import model_from, model_json, parsed
+from alphorn.saving.legacy_h5 import load_h5, save_h5
 from alphorn.saving.places import holders, optimizer_holders
 from alphorn.saving.stores import H5Store, Store, h5_file, whole, write_h5
 from alphorn.saving.weights import OPENERS, may_write, read_into
@@ -28,6 +29,7 @@ from alphorn.saving.weights import OPENERS, may_write, read_into
 __all__ = ["load_model", "save_model"]
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+_LEGACY = (".h5", ".hdf5")
 # What the archive says wrote it: Keras reads this to tell forms of configs apart.
 KERAS_VERSION = "3.15.1"
 # A member may be compressed; one that grows more than this is a trap.
@@ -46,7 +48,8 @@ def save_model(
 
     Args:
         model: Any model; classes and functions of your own are noted by their names.
-        filepath: Ends in `.keras`; or a folder, with `zipped=False`.
+        filepath: Ends in `.keras`; in `.h5` for the form of Keras 2; or a folder, with
+            `zipped=False`.
         overwrite: Whether a file that is there is replaced.
         zipped: False writes a folder of three files.
         **kwargs: None.
@@ -57,15 +60,20 @@ def save_model(
     if kwargs:
         raise ArgumentError("save_model", ", ".join(kwargs), "its own arguments")
     path = Path(filepath)
-    if (zipped is not False) != (path.suffix == ".keras"):
+    legacy = path.suffix in _LEGACY and not zipped and not path.name.endswith(".weights.h5")
+    if not legacy and (zipped is not False) != (path.suffix == ".keras"):
         raise ArgumentError(
             "save_model",
             received=str(path),
-            expected="a name that ends in .keras; with zipped=False, a folder",
+            expected="a name that ends in .keras or .h5; with zipped=False, a folder",
             fix="model.save('model.keras'), or save_weights('model.weights.h5') for weights alone",
         )
     model.need_built("save_model")
     may_write("save_model", path, overwrite)
+    if legacy:
+        _tell_of_functions_left_behind(model, path.name)
+        save_h5(model, path)
+        return
     config = model_json(model)
     _tell_of_functions_left_behind(model, path.name)
     now = datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")
@@ -111,12 +119,12 @@ def load_model(
     compile: bool = True,
     safe_mode: bool = True,
 ) -> Any:
-    """Returns the model in a file that this library or Keras 3 wrote.
+    """Returns the model in a file that this library, Keras 3 or Keras 2 wrote.
 
     No code runs that stands in the file, and nothing is imported that it names.
 
     Args:
-        filepath: Of a `.keras` archive, or of a folder that `zipped=False` wrote.
+        filepath: Of a `.keras` archive, of a folder that `zipped=False` wrote, or of an `.h5` file.
         custom_objects: Classes and functions of your own, by their names.
         compile: Whether the model is compiled as it was, with the optimizer's state.
         safe_mode: False lets Python code in the file run (lambdas): only for files you trust.
@@ -127,11 +135,13 @@ def load_model(
     path = Path(filepath)
     if not path.exists():
         raise ArgumentError("load_model", received=str(path), expected="a file that exists")
+    if path.suffix in _LEGACY and path.is_file():
+        return load_h5(path, custom_objects, compile, safe_mode, _SPARE)
     if path.suffix != ".keras" and not (path / CONFIG).is_file():
         raise ArgumentError(
             "load_model",
             received=str(path),
-            expected="a name that ends in .keras",
+            expected="a name that ends in .keras or .h5",
             fix="for weights alone, make the model and call load_weights",
         )
     with _members(path) as members:

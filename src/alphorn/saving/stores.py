@@ -78,6 +78,11 @@ class H5Store(Store):
             here = here[part]
         return here
 
+    def group(self, place: str) -> h5py.Group | None:
+        """Returns the group at a place, the file itself without one; None where there is none."""
+        found = self._found(place) if place else self.file
+        return found if isinstance(found, h5py.Group) else None
+
     def _refused(self, place: str, what: str) -> FileError:
         return FileError(
             f"{self.name}: {place}",
@@ -88,7 +93,7 @@ class H5Store(Store):
 
     def entry(self, place: str) -> Entry | None:
         """Returns the array at a place, or None."""
-        with _whole_h5(self.name):
+        with whole_h5(self.name):
             return self._entry(place)
 
     def _entry(self, place: str) -> Entry | None:
@@ -109,7 +114,7 @@ class H5Store(Store):
             if claimed > _SMALL and claimed > _EXPANSION * found.id.get_storage_size():
                 what = f"{claimed} bytes that are not there: shape {found.shape}"
                 raise self._refused(place, what)
-            with _whole_h5(self.name):
+            with whole_h5(self.name):
                 value = np.asarray(found[()])
             return value.view(jnp.bfloat16) if bfloat16 else value
 
@@ -117,7 +122,7 @@ class H5Store(Store):
 
     def named(self) -> dict[str, str]:
         """Returns the places of layers by the names in the file."""
-        with _whole_h5(self.name):
+        with whole_h5(self.name):
             return self._named()
 
     def _named(self) -> dict[str, str]:
@@ -224,7 +229,8 @@ def whole(name: str, kind: str, *errors: type[Exception]) -> Iterator[None]:
         ) from None
 
 
-def _whole_h5(name: str) -> contextlib.AbstractContextManager[None]:
+def whole_h5(name: str) -> contextlib.AbstractContextManager[None]:
+    """Turns what h5py says of a damaged file into an error that says what to do."""
     return whole(name, "HDF5 file", OSError, RuntimeError, KeyError, ValueError, TypeError)
 
 
@@ -235,7 +241,7 @@ def h5_file(source: Any, name: str) -> Iterator[h5py.File]:
     Raises:
         FileError: where it is damaged or of another kind.
     """
-    with _whole_h5(name):
+    with whole_h5(name):
         file = h5py.File(source, "r")
     with file:
         yield file

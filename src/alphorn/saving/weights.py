@@ -14,6 +14,7 @@ from alphorn.errors import ArgumentError, ShapeError, UnexpectedArgumentError
 from alphorn.files import written_beside
 from alphorn.models.model import Model
 from alphorn.optimizers import Optimizer
+from alphorn.saving.legacy_weights import LegacyWeights, assign, is_legacy, write_legacy
 from alphorn.saving.places import OPTIMIZER, Holder, holders, optimizer_holders
 from alphorn.saving.stores import (
     Entry,
@@ -26,7 +27,6 @@ from alphorn.saving.stores import (
     write_shards,
     write_tensors,
 )
-from alphorn.training.interrupts import interrupts_held
 
 __all__ = ["load_weights", "save_weights"]
 
@@ -47,7 +47,7 @@ def _shards(path: Path) -> Iterator[Store]:
         yield Shards(path, files)
 
 
-OPENERS |= {".weights.h5": _h5, ".weights.json": _shards, ".safetensors": tensors_file}
+OPENERS |= {".h5": _h5, ".hdf5": _h5, ".weights.json": _shards, ".safetensors": tensors_file}
 
 
 def save_weights(
@@ -61,7 +61,8 @@ def save_weights(
 
     Args:
         model: A built model or layer.
-        filepath: Ends in `.weights.h5`, `.safetensors`, or `.weights.json` for shards.
+        filepath: Ends in `.weights.h5`, `.safetensors`, or `.weights.json` for shards; another
+            `.h5` is laid out as by Keras 2.
         overwrite: Whether a file that is there is replaced.
         max_shard_size: How many GB a file may have; the weights then stand in several.
         **kwargs: `objects_to_skip`, parts that are left out.
@@ -70,7 +71,7 @@ def save_weights(
         ArgumentError: another ending, or a file that is there with `overwrite=False`.
     """
     leave = _left_out("save_weights", kwargs)
-    path = _checked(filepath, (".weights.h5", ".weights.json", ".safetensors"))
+    path = _checked(filepath, (".h5", ".hdf5", ".weights.json", ".safetensors"))
     if (max_shard_size is not None) != path.name.endswith(".json"):
         raise ArgumentError(
             "save_weights: max_shard_size",
@@ -86,9 +87,12 @@ def save_weights(
     with written_beside(path) as beside:
         if path.name.endswith(".safetensors"):
             write_tensors(beside, parts)
-        else:
+        elif path.name.endswith(".weights.h5"):
             with h5py.File(beside, "w") as file:
                 write_h5(file, parts)
+        else:
+            with h5py.File(beside, "w") as file:
+                write_legacy(file, model, leave)
 
 
 def load_weights(
@@ -104,7 +108,8 @@ def load_weights(
 
     Args:
         model: Built as when they were written.
-        filepath: Ends in `.weights.h5`, `.weights.json`, `.safetensors` or `.keras`.
+        filepath: Ends in `.weights.h5`, `.weights.json`, `.safetensors`, `.keras`, or is an `.h5`
+            file of Keras 2.
         skip_mismatch: Whether weights of other shapes, or that are not there, are left alone.
         by_name: Whether layers take the weights of layers that had their names, wherever they
             stood, and the others stay as they are; for HDF5.
@@ -122,6 +127,11 @@ def load_weights(
         raise ArgumentError("load_weights", received=str(path), expected="a file that exists")
     opener = next(o for ending, o in OPENERS.items() if path.name.endswith(ending))
     with opener(path) as store:
+        if isinstance(store, H5Store) and is_legacy(store.file):
+            legacy = LegacyWeights(store.file, path.name)
+            found = legacy.fitting(model, skip_mismatch, by_name, leave)
+            assign(found, fresh=False)
+            return
         read_into(model, store, path.name, skip_mismatch, by_name, leave)
 
 
@@ -147,10 +157,7 @@ def read_into(
     found = _fitting(model, parts, store, name, skip_mismatch)
     if not by_name and optimizer_holders(model, leave):
         found += _of_optimizer(model, store, name)
-    values = ((variable, entry.read()) for variable, entry in found)
-    with interrupts_held():
-        for variable, value in values if fresh else list(values):
-            variable.assign(value)
+    assign(found, fresh)
 
 
 def _by_name(model: Layer, store: Store, name: str) -> list[Holder]:
@@ -159,7 +166,7 @@ def _by_name(model: Layer, store: Store, name: str) -> list[Holder]:
         raise ArgumentError(
             "load_weights: by_name",
             received=f"{name}, which does not say what its layers were called",
-            expected="a .weights.h5 or .keras file",
+            expected="an .h5 or .keras file",
         )
     found = []
     for layer in model._family():
