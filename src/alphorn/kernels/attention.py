@@ -243,8 +243,8 @@ def attention_output(
     >>> attention_output(x, x, x, query_mask=mask, key_mask=mask).ravel().tolist()
     [1.0, 0.0]
     """
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    given = {
+    chosen: Any = query.shape[-1] ** -0.5 if scale is None else scale
+    given: dict[str, Any] = {
         "query": query,
         "key": key,
         "value": value,
@@ -262,7 +262,7 @@ def attention_output(
     own = {name: x for name, x in given.items() if name not in shared}
 
     def attend_block(own: dict[str, Array]) -> Array:
-        return _output(**own, **shared, scale=scale, causal=causal, keep_rate=keep_rate)
+        return _output(**own, **shared, scale=chosen, causal=causal, keep_rate=keep_rate)
 
     if not on_cpu(query, key, value):
         return attend_block(own)
