@@ -64,7 +64,7 @@ FLOORS: list[list[str]] = [
         training.shapes training.ragged training.workers training.known training.trimming
         training.lengths training.data training.streams training.step training.compiled
         training.preparing training.report training.outputs training.cutting training.stepping
-        training.loop training.compile_config callbacks""",
+        training.measuring training.loop training.compile_config callbacks""",
     ],
     [
         """models.graph models.operations models.config models.nested models.older models.capture
