@@ -1,5 +1,6 @@
 """Callbacks: what is done between the steps and epochs of training."""
 
+from alphorn.training.backup import BackupAndRestore
 from alphorn.training.callbacks import (
     Callback,
     CallbackList,
@@ -15,6 +16,7 @@ from alphorn.training.callbacks import (
 from alphorn.training.progress import ProgressBar as ProgbarLogger
 
 __all__ = [
+    "BackupAndRestore",
     "CSVLogger",
     "Callback",
     "CallbackList",

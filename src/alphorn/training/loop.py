@@ -13,6 +13,7 @@ from alphorn.training.data import Table, is_table
 from alphorn.training.events import CallbackList, History
 from alphorn.training.known import keeps_state, named
 from alphorn.training.measuring import IN_FLIGHT, Measuring, bar
+from alphorn.training.position import Position
 from alphorn.training.progress import ProgressBar
 from alphorn.training.report import PaddingReport
 from alphorn.training.step import Logs, steps_per_call
@@ -107,13 +108,18 @@ class Trainer(Measuring):
             verbose=verbose,
         )
         self.history = history = next(c for c in events.callbacks if isinstance(c, History))
+        position = Position(self, data, order, initial_epoch, events.callbacks)
+        self.fit_position = position
         events("train_begin")
         try:
-            for epoch in range(initial_epoch, epochs):
-                self.reset_metrics()
+            while position.epoch < epochs and not position.stopped:
+                epoch = position.epoch
+                if not position.step:
+                    position.begin()
+                    self.reset_metrics()
                 events("epoch_begin", epoch)
                 rows = data.order(kind, order, longest_first=epoch == 0)
-                logs = self._epoch(data, rows, kind, steps_per_epoch, class_weight, events)
+                logs = self._epoch(position, rows, kind, steps_per_epoch, class_weight, events)
                 if logs is None:
                     warnings.warn(
                         f"the data ended before epoch {epoch + 1}: an iterator goes on where it is;"
@@ -127,6 +133,7 @@ class Trainer(Measuring):
                     values = self._evaluate(validation, validation_steps, events)
                     self.padding_report = report
                     figures |= {f"val_{k}": v for k, v in values.items()}
+                position.end()
                 events("epoch_end", epoch, figures)
                 if self.stop_training:
                     break
@@ -135,6 +142,8 @@ class Trainer(Measuring):
                 if isinstance(callback, ProgressBar):
                     callback.on_train_end()
             raise
+        finally:
+            self.fit_position = None  # it holds the data
         self.optimizer.finalize_variable_values(self.trainable_variables)
         events("train_end", {k: v[-1] for k, v in history.history.items()})
         return history
@@ -191,15 +200,17 @@ class Trainer(Measuring):
 
     def _epoch(
         self,
-        data: Any,
+        position: Position,
         rows: Any,
         order: str,
         limit: int | None,
         weights: Any,
         events: CallbackList,
     ) -> Logs | None:
-        logs, step = None, 0
+        data, skip = position.data, position.step
+        logs = Logs(position.logs) if skip else None
         program, size, cutting = None, 1, None
+        plan: dict[str, Any] = {"order": order, "steps_per_epoch": limit}
         if isinstance(data, Table):
             first = data.whole(slice(0, data.batch_size))
             self._prepare(first, True)
@@ -210,8 +221,11 @@ class Trainer(Measuring):
             several = lengths and len(lengths.shapes(data.batch_size, order).chosen) > 1
             alone = several or events.wants_batches or self.run_eagerly
             size = 1 if alone else steps_per_call(self.steps_per_execution, self.variables, first)
+            shapes = lengths.shapes(data.batch_size, order).chosen.tolist() if lengths else []
+            plan |= {"rows": data.rows, "batch_size": data.batch_size, "lengths": shapes}
+        position.keep(plan | {"steps a call": size}, rows)
         flying: deque[Logs] = deque()
-        for block in self._blocks(data, rows, size, limit, order):
+        for block in self._blocks(data, rows, size, limit, order, skip):
             batch = block.batch
             if program is None:
                 self._prepare(batch, True)
@@ -221,14 +235,15 @@ class Trainer(Measuring):
             if weights:
                 batch = self._with_class_weights(batch, weights)
             self._note_block(block, data, cutting)
-            events("train_batch_begin", step)
+            events("train_batch_begin", position.step)
             with any_size() if cutting is not None and cutting.active else nullcontext():
                 logs = program(batch, block.count)
-            step += block.count
+            position.step += block.count
+            position.logs = logs
             flying.append(logs)
             if len(flying) > IN_FLIGHT:
                 flying.popleft().wait()
-            events("train_batch_end", step - 1, logs)
+            events("train_batch_end", position.step - 1, logs)
             if self.stop_training:
                 break
         return logs

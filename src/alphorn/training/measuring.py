@@ -231,11 +231,21 @@ class Measuring(Steps):
 
     @staticmethod
     def _blocks(
-        data: Any, rows: Any, size: int, limit: int | None, order: str = "as they stand"
+        data: Any,
+        rows: Any,
+        size: int,
+        limit: int | None,
+        order: str = "as they stand",
+        skip: int = 0,
     ) -> Iterator[Block]:
-        if isinstance(data, Table) and limit is not None:
-            rows = (np.arange(data.rows) if rows is None else rows)[: limit * data.batch_size]
-        done = 0
+        """Yields what goes into a call, from batch `skip` on; a Stream stands there already."""
+        if isinstance(data, Table) and (skip or limit is not None):
+            rows = np.arange(data.rows) if rows is None else rows
+            until = None if limit is None else limit * data.batch_size
+            rows = rows[skip * data.batch_size : until]
+            if not len(rows):
+                return
+        done = skip
         for block in data.blocks(rows, size, order):
             if limit is not None and done >= limit:
                 return
@@ -244,6 +254,7 @@ class Measuring(Steps):
 
 
 def bar(verbose: Any) -> ProgressBar | None:
+    """Returns what `verbose` asks for."""
     if verbose not in ("auto", 0, 1, 2):
         raise ArgumentError("verbose", repr(verbose), "'auto', 0, 1 or 2")
     return None if verbose == 0 else ProgressBar(1 if verbose == "auto" else int(verbose))
