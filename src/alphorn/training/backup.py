@@ -176,6 +176,6 @@ def _save(saved: Saved, path: Path) -> None:
 
 
 def _read(path: Path) -> Saved:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as whole, np.load(whole, allow_pickle=False) as file:
         facts = json.loads(file["facts"].tobytes())
         return Saved(facts, [as_type(file[str(i)], d) for i, d in enumerate(facts["dtypes"])])
