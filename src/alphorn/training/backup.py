@@ -120,11 +120,10 @@ class BackupAndRestore(Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Writes every so many batches."""
-        if self.save_freq != "epoch":
-            self._batches += 1
-            if self._batches >= self.save_freq:
-                self._batches = 0
-                self._write()
+        self._batches += 1
+        if self._batches == self.save_freq:
+            self._batches = 0
+            self._write()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Writes after the epoch."""
@@ -168,9 +167,10 @@ class BackupAndRestore(Callback):
 def _save(saved: Saved, path: Path) -> None:
     """Writes a position, each part with its checksum, and waits until the disk has it."""
     facts = saved.facts | {"dtypes": [str(a.dtype) for a in saved.arrays]}
-    text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    parts: dict[str, Any] = {str(i): a for i, a in enumerate(saved.arrays)}
+    parts["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     with path.open("wb") as file:
-        np.savez(file, facts=text, **{str(i): a for i, a in enumerate(saved.arrays)})
+        np.savez(file, **parts)
         file.flush()
         os.fsync(file.fileno())
 
