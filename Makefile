@@ -26,8 +26,15 @@ lint: $(VENV)/.made
 stubs: $(VENV)/.made
 	$(RUN) tests/stubs.py
 
-bench: $(VENV)/.made
-	$(RUN) -m benchmarks
+# What Alphorn is measured beside, in an environment of its own.
+PEERS := .peers
+$(PEERS)/.made:
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet keras tensorflow-cpu torch
+	touch $@
+
+bench: $(VENV)/.made $(PEERS)/.made
+	$(RUN) -m benchmarks --peers $(PEERS)/bin/python --write docs
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(PEERS) build dist

@@ -17,16 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.data import BATCH, TIME, WORDS, inputs_and_targets, seconds
+
 os.environ.setdefault("KERAS_BACKEND", "jax")
-
-BATCH, TIME, WORDS = 32, 200, 20000
-
-
-def token_rows(random: np.random.Generator, rows: int, longest: int, mean: float, shortest: int):
-    """Returns `(rows, longest)` ids, zeros behind: lognormal lengths, Zipf's law for words."""
-    lengths = np.clip(random.lognormal(mean, 0.7, rows).astype(int), shortest, longest)
-    ids = np.minimum(random.zipf(1.3, (rows, longest)), WORDS - 1)
-    return np.where(np.arange(longest) < lengths[:, None], ids, 0).astype("int32")
 
 
 def text_model(keras: Any, name: str) -> Any:
@@ -95,28 +88,25 @@ def perceptron(keras: Any) -> Any:
     return model
 
 
-def make(keras: Any, name: str, samples: int) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Returns a workload's model, inputs and targets."""
-    random = np.random.default_rng(11)
-    if name == "mlp":
-        x = random.normal(size=(16 * samples, 784)).astype("float32")
-        return perceptron(keras), x, (x[:, :1] > 0).astype("float32")
-    if name == "han":
-        sentences = token_rows(random, samples * 12, 30, 2.5, 2).reshape(samples, 12, 30)
-        counts = np.clip(random.lognormal(1.6, 0.6, samples).astype(int), 1, 12)
-        x = np.where((np.arange(12) < counts[:, None])[..., None], sentences, 0)
-        return hierarchical(keras), x, (x[:, 0, :1] % 2).astype("float32")
-    x = token_rows(random, samples, TIME, 4.2, 5)
-    if name == "tagger":
-        return tagger(keras), x, (x % 9)[..., None]
-    return text_model(keras, name), x, (x[:, :1] % 2).astype("float32")
+def images(keras: Any) -> Any:
+    """Returns a small convolutional network."""
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 3, padding="same", activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+    model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
+    return model
 
 
-def seconds(action: Any) -> float:
-    """Returns how long a call took."""
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began
+OTHERS = {"mlp": perceptron, "han": hierarchical, "tagger": tagger, "cnn2d": images}
 
 
 def main() -> None:
@@ -126,6 +116,7 @@ def main() -> None:
     parser.add_argument("workload")
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--grouped", action="store_true", help="fit(group_by_length=True)")
     options = parser.parse_args()
 
     began = time.perf_counter()
@@ -133,10 +124,13 @@ def main() -> None:
     figures: dict[str, Any] = {"import_s": time.perf_counter() - began}
     if options.workload != "import":
         keras.utils.set_random_seed(11)
-        model, x, y = make(keras, options.workload, options.samples)
+        x, y = inputs_and_targets(options.workload, options.samples)
+        made = OTHERS.get(options.workload)
+        model = text_model(keras, options.workload) if made is None else made(keras)
+        grouped = {"group_by_length": True} if options.grouped else {}
 
         def fit() -> None:
-            model.fit(x, y, batch_size=BATCH, verbose=0)
+            model.fit(x, y, batch_size=BATCH, verbose=0, **grouped)
 
         def predict() -> None:
             model.predict(x, batch_size=BATCH, verbose=0)
@@ -148,6 +142,9 @@ def main() -> None:
         figures["predict_us"] = min(seconds(predict) for _ in range(2)) / len(x) * 1e6
         loss = model.evaluate(x, y, batch_size=BATCH, verbose=0)
         figures["loss"] = float(np.ravel(loss)[0])
+        if options.module == "alphorn" and options.workload not in ("mlp", "cnn2d"):
+            model.fit(x, y, batch_size=BATCH, verbose=0, **grouped)
+            figures["left_out"] = model.padding_report.share_left_out
     figures["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps(figures))
 

@@ -13,6 +13,7 @@ from alphorn.training.callbacks import (
     ReduceLROnPlateau,
     TerminateOnNaN,
 )
+from alphorn.training.profile import EpochProfile, Profile
 from alphorn.training.progress import ProgressBar as ProgbarLogger
 
 __all__ = [
@@ -21,10 +22,12 @@ __all__ = [
     "Callback",
     "CallbackList",
     "EarlyStopping",
+    "EpochProfile",
     "History",
     "LambdaCallback",
     "LearningRateScheduler",
     "ModelCheckpoint",
+    "Profile",
     "ProgbarLogger",
     "ReduceLROnPlateau",
     "TerminateOnNaN",
