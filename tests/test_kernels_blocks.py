@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alphorn.kernels import recurrence
+from alphorn.kernels import gates, recurrence
 from alphorn.kernels.blocks import block_shape
 from alphorn.kernels.gates import lstm
 from recurrences import KINDS, U, close, compiled, problem, reference, run, scalar
@@ -66,3 +66,14 @@ def test_long_sequences_keep_the_states_between_chunks_alone(sequences, monkeypa
     carry = f"f32[{blocks * (steps + 1)},{rows},{U}]"
     assert str(kept).count(carry) > str(again).count(carry)
     assert f"f32[{blocks * (steps // chunk)},{rows},{U}]" in str(again)
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+def test_more_steps_than_numbers_for_them_are_run_one_after_another(sequences, monkeypatch):
+    p, mask = many_rows("lstm")
+    weights = (p["kernel"], p["recurrent_kernel"], p["bias"])
+    args = (p["x"], jnp.asarray(mask), *p["states"], *weights)
+    options = {"sequences": sequences, "go_backwards": True}
+    wanted = lstm(*args, **options)
+    monkeypatch.setattr(gates, "_MOST_PLACES", 0)
+    close(jax.jit(lambda *args: lstm.__wrapped__(*args, **options))(*args), wanted)

@@ -28,6 +28,10 @@ from alphorn.kernels.cells import (
     simple_cell,
 )
 from alphorn.kernels.loops import Weights
+from alphorn.kernels.stepping import scan_cell
+
+# Steps of a batch are numbered in 32 bits.
+_MOST_PLACES = 1 << 30
 
 # Compiled by themselves: an eager call would else compile its loop anew each time.
 _compiled_once = functools.partial(
@@ -61,14 +65,30 @@ def _run(
     drop: Array | None = None,
 ) -> tuple[Array, States]:
     """Runs a cell over `(B, T, F)`."""
-    if not x.shape[1]:
-        batch, units = states[0].shape
-        shape = (batch, 0, units) if sequences else (batch, units)
-        return jnp.zeros(shape, states[0].dtype), states
-    chosen = loops.Options(go_backwards, zero_output_for_mask, sequences)
-    found: Any = recurrence.recur(cell, chosen, x, mask, states, weights, drop)
-    outputs, last = found
-    if outputs is None:
+    batch, steps, _ = x.shape
+    if not batch * steps:
+        shape = (batch, steps) if sequences else (batch,)
+        return jnp.zeros((*shape, states[0].shape[1]), states[0].dtype), states
+    if batch * steps < _MOST_PLACES:
+        chosen = loops.Options(go_backwards, zero_output_for_mask, sequences)
+        found: Any = recurrence.recur(cell, chosen, x, mask, states, weights, drop)
+        outputs, last = found
+    else:
+
+        def step(x: Array, states: States) -> tuple[Array, States]:
+            seen = states[0] if drop is None else states[0] * drop
+            new = cell.forward(weights.projected(x), weights.product, seen, states)
+            return new[0], new
+
+        outputs, last = scan_cell(
+            step,
+            x,
+            mask,
+            states,
+            go_backwards=go_backwards,
+            zero_output_for_mask=zero_output_for_mask,
+        )
+    if not sequences:
         # A row without steps has no output: its state is its first.
         outputs = last[0] if mask is None else fill_masked(last[0], jnp.any(mask, 1))
     return outputs, last

@@ -15,6 +15,11 @@ from alphorn.kernels.blocks import block_shape, order_of
 from alphorn.kernels.cells import Cell, States, widened
 
 
+def matmul(x: Array, kernel: Array) -> Array:
+    """Returns `(..., N)` from `(..., M)`, by one product of matrices."""
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
+
+
 @dataclass(frozen=True)
 class Options:
     """What the caller chooses of a recurrence, all static.
@@ -45,6 +50,20 @@ class Weights(NamedTuple):
     recurrent: Array
     recurrent_bias: Array | None = None
 
+    def projected(self, x: Array) -> Array:
+        """Returns `(..., F)` inputs times their kernel, with the bias."""
+        projected = matmul(x, self.kernel)
+        if self.bias is None:
+            return projected
+        wide = widened(projected.dtype)
+        return (projected.astype(wide) + self.bias.astype(wide)).astype(projected.dtype)
+
+    def product(self, seen: Array, start: int = 0, stop: int | None = None) -> Array:
+        """Goes through columns of the recurrent kernel."""
+        out = matmul(seen, self.recurrent[:, start:stop])
+        bias = self.recurrent_bias
+        return out if bias is None else out + bias[start:stop]
+
 
 def _select(valid: Array | None, new: States, old: States) -> States:
     if valid is None:
@@ -66,11 +85,6 @@ def put(buffer: Array, value: Array, at: Any) -> Array:
 def room_for(like: Any, *sizes: int) -> Array:
     """Returns room for so many of what `like` is."""
     return jnp.zeros((*sizes, *like.shape), like.dtype)
-
-
-def matmul(x: Array, kernel: Array) -> Array:
-    """Returns `(..., N)` from `(..., M)`, by one product of matrices."""
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
 
 
 class Loop:
@@ -135,12 +149,6 @@ class Loop:
         """Returns what of the state enters the product."""
         return state if drop is None else state * drop
 
-    def product(self, seen: Array, start: int = 0, stop: int | None = None) -> Array:
-        """Goes through columns of the recurrent kernel."""
-        out = matmul(seen, self.weights.recurrent[:, start:stop])
-        bias = self.weights.recurrent_bias
-        return out if bias is None else out + bias[start:stop]
-
     def product_back(self, d: Array, start: int = 0, stop: int | None = None) -> Array:
         """Goes back through columns of the recurrent kernel."""
         return d @ self.recurrent_back[start:stop]
@@ -159,19 +167,11 @@ class Loop:
         """Returns a chunk of inputs, `(C, R, F)`."""
         return self.taken(self.chunk_of(self.order.source, at), self.chunk_valid(at))
 
-    def projected(self, x: Array) -> Array:
-        """Returns `(steps, R, F)` inputs times their kernel, with the bias."""
-        kernel, bias = self.weights.kernel, self.weights.bias
-        projected = matmul(x, kernel)
-        if bias is None:
-            return projected
-        return (projected.astype(self.wide) + bias.astype(self.wide)).astype(projected.dtype)
-
     def step(
         self, projected: Array, valid: Array | None, states: States, drop: Array | None
     ) -> States:
         """Runs one step."""
-        new = self.cell.forward(projected, self.product, self.seen(states[0], drop), states)
+        new = self.cell.forward(projected, self.weights.product, self.seen(states[0], drop), states)
         return _select(valid, new, states)
 
     def drop_of(self, block: Any) -> Array | None:
@@ -187,7 +187,7 @@ class Loop:
         """
         at = block * self.chunks + chunk
         valid = self.chunk_valid(at)
-        projected = self.projected(self.chunk_inputs(at))
+        projected = self.weights.projected(self.chunk_inputs(at))
         drop = self.drop_of(block)
 
         def step(i: Any, carry: tuple) -> tuple:

@@ -114,7 +114,7 @@ def _backward(cell: Cell, options: Options, args: tuple, saved: States, cotangen
         drop, valid, given = loop.drop_of(block), loop.chunk_valid(at), chunk_doutputs(at)
         inputs, states = loop.chunk_inputs(at), before(block, c)
         seen = loop.seen(states[0], drop)
-        coefficients, rest = cell.slopes(loop.projected(inputs), loop.product, seen, states)
+        coefficients, rest = cell.slopes(weights.projected(inputs), weights.product, seen, states)
         if valid is not None:
             coefficients = cell.idle(coefficients, valid[..., None])
 
@@ -175,7 +175,7 @@ def _plain(cell: Cell, options: Options, *args: Any) -> tuple[Array | None, Stat
     valid = None if order.valid is None else by_time(order.valid)
     if valid is None and steps > loop.steps:
         valid = lax.iota(jnp.int32, steps)[:, None] < loop.steps
-    projected = loop.projected(loop.taken(by_time(order.source), valid))
+    projected = loop.weights.projected(loop.taken(by_time(order.source), valid))
 
     def step(states: States, now: tuple) -> tuple[States, Array]:
         projected, valid = now

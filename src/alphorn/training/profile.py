@@ -18,10 +18,10 @@ from alphorn.training.events import Callback
 _compiled_seconds = 0.0
 
 
-def _note_compilation(event: str, seconds: float, **_: Any) -> None:
+def _note_compilation(event: str, duration_secs: float, **_: Any) -> None:
     global _compiled_seconds
     if event == "/jax/core/compile/backend_compile_duration":
-        _compiled_seconds += seconds
+        _compiled_seconds += duration_secs
 
 
 jax.monitoring.register_event_duration_secs_listener(_note_compilation)
@@ -114,12 +114,15 @@ class Profile(Callback):
     2
     """
 
-    wants_batches = False
-
     def __init__(self, verbose: int = 1, plot: Any = None):
         super().__init__()
         self.verbose, self.plot = verbose, plot
         self.epochs: list[EpochProfile] = []
+
+    @property
+    def wants_batches(self) -> bool:
+        """Several steps a call stay several."""
+        return False
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Begins to watch."""
