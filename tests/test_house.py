@@ -65,8 +65,8 @@ FLOORS: list[list[str]] = [
         """training training.interrupts training.events training.progress training.profile training.callbacks
         training.shapes training.ragged training.workers training.known training.trimming
         training.lengths training.data training.streams training.step training.compiled
-        training.preparing training.report training.outputs training.cutting training.stepping
-        training.loop training.compile_config callbacks""",
+        training.position training.preparing training.report training.outputs training.cutting training.stepping
+        training.measuring training.loop training.backup training.compile_config callbacks""",
     ],
     [
         """models.graph models.operations models.legacy_configs models.config models.nested models.older models.capture

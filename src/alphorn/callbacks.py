@@ -1,5 +1,6 @@
 """Callbacks: what is done between the steps and epochs of training."""
 
+from alphorn.training.backup import BackupAndRestore
 from alphorn.training.callbacks import (
     Callback,
     CallbackList,
@@ -16,6 +17,7 @@ from alphorn.training.profile import EpochProfile, Profile
 from alphorn.training.progress import ProgressBar as ProgbarLogger
 
 __all__ = [
+    "BackupAndRestore",
     "CSVLogger",
     "Callback",
     "CallbackList",

@@ -239,6 +239,34 @@ def set_random_seed(seed: int) -> None:
         refresh()
 
 
+def generator_states() -> dict[str, Any]:
+    """Returns the states of the generators that `set_random_seed` seeds, as plain values.
+
+    >>> states = generator_states(); first = draw_seed()
+    >>> set_generator_states(states); draw_seed() == first
+    True
+    """
+    numpy: Any = np.random.get_state(legacy=False)
+    inner = {name: np.asarray(value).tolist() for name, value in numpy["state"].items()}
+    with _seed_lock:
+        own = _seeds[0].getstate()
+    return {"numpy": {**numpy, "state": inner}, "python": random.getstate(), "own": own}
+
+
+def set_generator_states(states: dict[str, Any]) -> None:
+    """Sets what `generator_states` returned; it may have been through JSON."""
+    numpy = states["numpy"]
+    inner = {k: np.asarray(v, np.uint64) if k == "key" else v for k, v in numpy["state"].items()}
+    np.random.set_state({**numpy, "state": inner})
+    random.setstate(_as_tuples(states["python"]))
+    with _seed_lock:
+        _seeds[0].setstate(_as_tuples(states["own"]))
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
+
+
 def at_reseed(refresh: Callable[[], None]) -> None:
     """Has `refresh` called whenever `set_random_seed` is."""
     _at_reseed.append(refresh)

@@ -112,6 +112,8 @@ class EarlyStopping(_Watcher):
         start_from_epoch: Epochs before it watches.
     """
 
+    backed_up = ("wait", "stopped_epoch", "best_epoch", "best", "best_weights")
+
     def __init__(
         self,
         monitor: str = "val_loss",
@@ -178,6 +180,8 @@ class ModelCheckpoint(_Watcher):
         save_freq: "epoch", or a number of batches.
         initial_value_threshold: What must be beaten first.
     """
+
+    backed_up = ("best", "_batches")
 
     def __init__(
         self,
@@ -316,6 +320,8 @@ class ReduceLROnPlateau(_Watcher):
         cooldown: Epochs of rest after a change.
         min_lr: The lowest rate.
     """
+
+    backed_up = ("best", "wait", "resting")
 
     def __init__(
         self,

@@ -30,6 +30,11 @@ class Callback:
 
     model: Any = None
     params: dict[str, Any]
+    # Whether it is told of each event after all others, wherever it stands in the list.
+    comes_last: ClassVar[bool] = False
+    # Names of the attributes that `BackupAndRestore` brings back: numbers, texts, None, arrays, or
+    # lists of them.
+    backed_up: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         self.params = {}
@@ -133,6 +138,7 @@ class CallbackList(Callback):
                     expected="objects of class Callback",
                     fix="derive from alphorn.callbacks.Callback, or use LambdaCallback",
                 )
+        self.callbacks.sort(key=lambda c: getattr(type(c), "comes_last", False))
         if model is not None:
             self.set_model(model)
         self.set_params(params)
@@ -154,7 +160,10 @@ class CallbackList(Callback):
             callback.set_model(model)
 
     def __call__(self, event: str, *args: Any, **kwargs: Any) -> None:
-        """Calls `on_<event>` of each."""
+        """Calls `on_<event>` of each, with `{}` where there are no logs, as functions expect them."""
+        counted = "batch" in event or event.startswith("epoch")
+        logs = args[counted:] or (kwargs.pop("logs", None),)
+        args = (*args[:counted], {} if logs[0] is None else logs[0])
         for callback in self.callbacks:
             getattr(callback, f"on_{event}")(*args, **kwargs)
 

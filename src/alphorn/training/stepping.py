@@ -27,6 +27,7 @@ from alphorn.training.compiled import (
 from alphorn.training.data import Batch, Table, class_weights
 from alphorn.training.events import History
 from alphorn.training.interrupts import interrupts_held
+from alphorn.training.position import Position
 from alphorn.training.preparing import (
     batch_is_fixed,
     check_targets,
@@ -46,7 +47,7 @@ class Steps(Tracked if TYPE_CHECKING else object):
     trainer_attributes = frozenset(
         (
             "optimizer compiled_loss compiled_metrics _loss_tracker history programs"
-            " padding_report _trimmings"
+            " padding_report _trimmings fit_position"
         ).split()
     )
     optimizer: Any = None
@@ -57,6 +58,7 @@ class Steps(Tracked if TYPE_CHECKING else object):
     history: History | None = None
     run_eagerly = False
     padding_report: PaddingReport | None = None
+    fit_position: Position | None = None
     _noted_sums: list[Any] | None = None
 
     if TYPE_CHECKING:

@@ -31,6 +31,13 @@ class Stream:
             self.known = getattr(source, "num_batches", None)
         self.steps = steps or self.known
         self.iterator: Iterator[Any] | None = None
+        self._begun: int | None = None
+
+    @property
+    def endless(self) -> bool:
+        """Whether the source cannot start again: an epoch goes on where the last one ended."""
+        unnumbered = getattr(self.source, "num_batches", 0) is None
+        return self.known is None and (iter_is_self(self.source) or unnumbered)
 
     def order(self, kind: str, random: Any = None, longest_first: bool = False) -> Any:
         """Returns the order of batches of one epoch, None for as they stand.
@@ -62,22 +69,76 @@ class Stream:
             size: 1.
             order: Of what kind that order is, as in `Shapes`.
         """
+        if self._begun is None:
+            self.begin(rows)
+        for item in self._items():
+            yield Block(as_batch(item))
+        if hasattr(self.source, "on_epoch_end"):
+            self.source.on_epoch_end()
+
+    def begin(self, rows: np.ndarray | None, skip: int = 0) -> None:
+        """Begins an epoch behind its first batches; `blocks` goes on there.
+
+        Args:
+            rows: As in `blocks`.
+            skip: How many batches. Those that a source makes by number are not made.
+        """
         if hasattr(self.source, "on_epoch_begin"):
             self.source.on_epoch_begin()
-        unnumbered = getattr(self.source, "num_batches", 0) is None
-        endless = self.known is None and (iter_is_self(self.source) or unnumbered)
-        if self.iterator is None or not endless:
+        self._begun = skip
+        if self.iterator is None or not self.endless:
             numbers = itertools.count() if self.known is None else range(self.known)
-            self.iterator = self._next(numbers if rows is None else rows.tolist())
-        seen = 0
+            if rows is not None:
+                numbers = rows.tolist()
+            if self._by_number:
+                numbers, skip = itertools.islice(numbers, skip, None), 0
+            self.iterator = self._next(numbers)
+        for _ in range(skip):
+            next(self.iterator, None)
+
+    def replay(self, epochs: int) -> Batch:
+        """Does again what some epochs have done to the source; returns a batch of it, for shapes.
+
+        An iterator's batches are drawn and thrown away; `on_epoch_begin` and `on_epoch_end` of a
+        PyDataset are called.
+        """
+        item: Any = _END
+        for _ in range(epochs):
+            if self.endless:
+                self.begin(None)
+                for last in self._items():
+                    item = last
+            elif hasattr(self.source, "on_epoch_begin"):
+                self.source.on_epoch_begin()
+            if hasattr(self.source, "on_epoch_end"):
+                self.source.on_epoch_end()
+        if not self.endless:
+            item = next(iter(self._next(range(1))), _END)
+        elif item is _END:
+            self.iterator = (
+                self._next(itertools.count()) if self.iterator is None else self.iterator
+            )
+            item = next(self.iterator, _END)
+            self.iterator = itertools.chain([item], self.iterator)
+        if item is _END:
+            raise DataError("fit", received="no batches", expected="at least one")
+        return as_batch(item)
+
+    @property
+    def _by_number(self) -> bool:
+        indexed = hasattr(self.source, "__getitem__")
+        return indexed and (wants_workers(self.source) or self.known is not None)
+
+    def _items(self) -> Iterator[Any]:
+        """Yields what is left of the epoch that has begun."""
+        seen, self._begun = self._begun or 0, None
+        assert self.iterator is not None
         while self.steps is None or seen < self.steps:
             item = next(self.iterator, _END)
             if item is _END:
-                break
-            yield Block(as_batch(item))
+                return
+            yield item
             seen += 1
-        if hasattr(self.source, "on_epoch_end"):
-            self.source.on_epoch_end()
 
 
 _END = object()
