@@ -4,6 +4,8 @@ Letters: `B` batch, `T` query steps, `S` key steps, `H` heads, `D` features of a
 single-head form leaves out the axis `H` everywhere.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -254,14 +256,14 @@ def attention_output(
         "keep": keep,
     }
     batch = query.shape[0]
-    shared = {
+    shared: dict[str, Any] = {
         name: x
         for name, x in given.items()
         if x is None or (name in ("attention_mask", "keep") and (x.ndim < 3 or x.shape[0] != batch))
     }
     own = {name: x for name, x in given.items() if name not in shared}
 
-    def attend_block(own: dict[str, Array]) -> Array:
+    def attend_block(own: dict[str, Any]) -> Array:
         return _output(**own, **shared, scale=chosen, causal=causal, keep_rate=keep_rate)
 
     if not on_cpu(query, key, value):
