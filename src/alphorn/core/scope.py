@@ -250,6 +250,12 @@ def shapes_of(fn: Callable, *args: Any) -> Any:
     return jax.eval_shape(transparent(run), *args)
 
 
+def only_shapes() -> bool:
+    """Whether what runs is asked for its shapes alone, at stand-in sizes perhaps."""
+    scope = _scope.get()
+    return scope is not None and any(s.shapes_only for s in scope.chain())
+
+
 def slot_may_be_read(variable: Any) -> bool:
     """Returns whether the slot of `variable` may be read here, where no scope holds it.
 

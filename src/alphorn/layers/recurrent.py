@@ -13,7 +13,7 @@ from alphorn.core.input_spec import InputSpec
 from alphorn.core.layer import Family, Layer
 from alphorn.core.masked import expand_to, extent, fill_masked
 from alphorn.core.rules import Call, choose, first_mask
-from alphorn.core.scope import shapes_of
+from alphorn.core.scope import only_shapes, shapes_of
 from alphorn.core.transforms import functional, lifted_scan
 from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError, ShapeError, StateError
@@ -136,7 +136,7 @@ class _Recurrent(Family):
                 states,
                 go_backwards=self.go_backwards,
                 zero_output_for_mask=zeros,
-                unroll=self.unroll,
+                unroll=self.unroll and not only_shapes(),
                 scan=functools.partial(lifted_scan, variables=written),
             )
 
