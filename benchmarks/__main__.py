@@ -78,6 +78,7 @@ def product_rate() -> float:
 def measured(workload: str, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Returns the medians of each peer, and the limit that arithmetic sets."""
     found = peers(workload, options.peers, options.samples)
+    found = {name: peer for name, peer in found.items() if name not in options.skip.split(",")}
     rows: dict[str, list[dict[str, float]]] = {}
     for _ in range(options.rounds):
         for name, command in found.items():
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--only", default=",".join(("import", *NAMES)))
     parser.add_argument("--peers", help="a Python with torch, tensorflow and keras")
+    parser.add_argument("--skip", default="", help="peers to leave out, by name")
     parser.add_argument("--write", type=Path, help="the folder of the page")
     options = parser.parse_args()
     table = Table(title=f"medians of {options.rounds} rounds; x: beside alphorn, above 1 is slower")

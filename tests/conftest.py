@@ -28,7 +28,7 @@ import alphorn
 from alphorn import config, naming
 
 # Programs for Keras, which run by the runner.
-collect_ignore = ["programs"]
+collect_ignore = ["programs", "record_keras2.py"]
 
 settings.register_profile("quick", max_examples=15, deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=300, deadline=None)

@@ -439,7 +439,7 @@ def test_compile_can_be_left_out_and_what_is_there_can_be_kept(tmp_path) -> None
     with pytest.raises(alphorn.ArgumentError, match="overwrite=True"):
         model.save(path, overwrite=False)
     with pytest.raises(alphorn.ArgumentError, match=r"ends in \.keras"):
-        model.save(tmp_path / "m.h5")
+        model.save(tmp_path / "m.pickle")
     with pytest.raises(alphorn.ArgumentError, match="a file that exists"):
         saving.load_model(tmp_path / "none.keras")
     with pytest.raises(alphorn.StateError, match="not built"):
