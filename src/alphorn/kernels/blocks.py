@@ -40,7 +40,8 @@ class Shape(NamedTuple):
 class Order(NamedTuple):
     """Where each block finds its steps, and where their outputs go.
 
-    `places` are indices into two axes made one; what is None without a mask is marked so.
+    `source`, `placed`, `taken` and `read` are indices into two axes made one. What is None without a
+    mask is marked so.
 
     Args:
         rows: `(blocks * R,)`, the rows from the longest to the shortest, some twice at the end, or
@@ -154,9 +155,10 @@ def order_of(
     step = lax.iota(jnp.int32, shape.steps)[None, :, None]
     within = step < blocked(count)
     forth = jnp.clip(blocked(start[rows]) + step, 0, steps - 1)
-    back = jnp.clip(blocked(stop[rows]) - 1 - step, 0, steps - 1)
-    placed = flat(blocked(rows) * steps + forth)
-    source = flat(blocked(rows) * steps + back) if go_backwards else placed
+    placed = source = flat(blocked(rows) * steps + forth)
+    if go_backwards:
+        back = jnp.clip(blocked(stop[rows]) - 1 - step, 0, steps - 1)
+        source = flat(blocked(rows) * steps + back)
     within = flat(within)
 
     time = lax.iota(jnp.int32, steps)[None]

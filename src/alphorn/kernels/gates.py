@@ -76,8 +76,7 @@ def _run(
     else:
 
         def step(x: Array, states: States) -> tuple[Array, States]:
-            seen = states[0] if drop is None else states[0] * drop
-            new = cell.forward(weights.projected(x), weights.product, seen, states)
+            new = weights.step(cell, weights.projected(x), states, drop)
             return new[0], new
 
         outputs, last = scan_cell(

@@ -64,6 +64,15 @@ class Weights(NamedTuple):
         bias = self.recurrent_bias
         return out if bias is None else out + bias[start:stop]
 
+    def step(self, cell: Cell, projected: Array, states: States, drop: Array | None) -> States:
+        """Runs one step of a cell; the state enters the product times `drop`, if there is one."""
+        return cell.forward(projected, self.product, seen(states[0], drop), states)
+
+
+def seen(state: Array, drop: Array | None) -> Array:
+    """Returns what of a state enters the product."""
+    return state if drop is None else state * drop
+
 
 def _select(valid: Array | None, new: States, old: States) -> States:
     if valid is None:
@@ -110,10 +119,6 @@ class Loop:
         self.states = tuple(self.order.sorted(s) for s in states)
         self.drop = None if drop is None else self.order.sorted(drop)
         self.chunks = self.shape.steps // self.shape.chunk
-        self.wide = widened(weights.kernel.dtype)
-        # Turned once: turned inside the loop, a product on XLA's CPU takes twice as long.
-        turned = (weights.kernel.T, weights.recurrent.T)
-        self.kernel_back, self.recurrent_back = lax.optimization_barrier(turned)
 
     def block_of(self, value: Array, block: Any) -> Array:
         """Returns a block's rows of `(blocks * R, ...)`."""
@@ -145,14 +150,6 @@ class Loop:
         """Returns the number of a block's chunks."""
         return -(-self.last(block) // self.shape.chunk)
 
-    def seen(self, state: Array, drop: Array | None) -> Array:
-        """Returns what of the state enters the product."""
-        return state if drop is None else state * drop
-
-    def product_back(self, d: Array, start: int = 0, stop: int | None = None) -> Array:
-        """Goes back through columns of the recurrent kernel."""
-        return d @ self.recurrent_back[start:stop]
-
     def taken(self, source: Array, valid: Array | None) -> Array:
         """Returns the inputs at places `(steps, R)`, zeros where they are masked."""
         taken = self.inputs[source]
@@ -171,8 +168,7 @@ class Loop:
         self, projected: Array, valid: Array | None, states: States, drop: Array | None
     ) -> States:
         """Runs one step."""
-        new = self.cell.forward(projected, self.weights.product, self.seen(states[0], drop), states)
-        return _select(valid, new, states)
+        return _select(valid, self.weights.step(self.cell, projected, states, drop), states)
 
     def drop_of(self, block: Any) -> Array | None:
         """Returns a block's rows of the dropout, or None."""

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from alphorn.kernels.cells import Cell, States
-from alphorn.kernels.loops import Loop, Options, Weights, put, room_for, take
+from alphorn.kernels.cells import Cell, States, widened
+from alphorn.kernels.loops import Loop, Options, Weights, put, room_for, seen, take
 
 # States of all steps are kept for the way back up to this size, beyond it those between chunks.
 _SAVED_BYTES = 1 << 28
@@ -69,7 +69,7 @@ def _forward(
 
 def _backward(cell: Cell, options: Options, args: tuple, saved: States, cotangents: tuple) -> tuple:
     loop = Loop(cell, options, *args)
-    order, weights, wide = loop.order, loop.weights, loop.wide
+    order, weights = loop.order, loop.weights
     blocks, rows, chunk, steps = loop.shape
     long = _is_long(loop)
     doutputs, dlast = cotangents
@@ -82,6 +82,14 @@ def _backward(cell: Cell, options: Options, args: tuple, saved: States, cotangen
             dlast[0] = dlast[0] + jnp.sum(repeated, 1, dtype=dlast[0].dtype)
         doutputs = doutputs.reshape(-1, doutputs.shape[-1])
     dlast = tuple(order.sorted(d) for d in dlast)
+    wide = widened(weights.kernel.dtype)
+    # Turned once: turned inside the loop, a product on XLA's CPU takes twice as long.
+    turned = (weights.kernel.T, weights.recurrent.T)
+    kernel_back, recurrent_back = lax.optimization_barrier(turned)
+
+    def product_back(d: Array, start: int = 0, stop: int | None = None) -> Array:
+        """Goes back through columns of the recurrent kernel."""
+        return d @ recurrent_back[start:stop]
 
     def chunk_doutputs(at: Any) -> Array | None:
         if doutputs is None:
@@ -113,8 +121,10 @@ def _backward(cell: Cell, options: Options, args: tuple, saved: States, cotangen
         at, count = block * loop.chunks + c, loop.count(block, c)
         drop, valid, given = loop.drop_of(block), loop.chunk_valid(at), chunk_doutputs(at)
         inputs, states = loop.chunk_inputs(at), before(block, c)
-        seen = loop.seen(states[0], drop)
-        coefficients, rest = cell.slopes(weights.projected(inputs), weights.product, seen, states)
+        entering = seen(states[0], drop)
+        coefficients, rest = cell.slopes(
+            weights.projected(inputs), weights.product, entering, states
+        )
         if valid is not None:
             coefficients = cell.idle(coefficients, valid[..., None])
 
@@ -124,12 +134,12 @@ def _backward(cell: Cell, options: Options, args: tuple, saved: States, cotangen
             if given is not None:
                 dstates = (dstates[0] + take(given, i), *dstates[1:])
             now = jax.tree.map(lambda a: take(a, i), coefficients)
-            dgates, dseen, dold = cell.backward(now, dstates, loop.product_back)
-            dstates = (dold[0] + loop.seen(dseen, drop), *dold[1:])
+            dgates, dseen, dold = cell.backward(now, dstates, product_back)
+            dstates = (dold[0] + seen(dseen, drop), *dold[1:])
             return dstates, put(dprojected, dgates, i)
 
         dstates, dprojected = lax.fori_loop(0, count, step, (dstates, dprojected))
-        pairs = cell.recurrent(rest, seen, dprojected)
+        pairs = cell.recurrent(rest, entering, dprojected)
         added = Weights(
             total(inputs, dprojected),
             None if sums.bias is None else total_rows(dprojected),
@@ -138,7 +148,7 @@ def _backward(cell: Cell, options: Options, args: tuple, saved: States, cotangen
             if sums.recurrent_bias is None
             else jnp.concatenate([total_rows(right) for _, right in pairs]),
         )
-        dinputs = dprojected.reshape(chunk * rows, -1) @ loop.kernel_back
+        dinputs = dprojected.reshape(chunk * rows, -1) @ kernel_back
         dinputs = dinputs.reshape(chunk, rows, -1)
         dx = lax.dynamic_update_slice_in_dim(dx, dinputs, at * chunk, 0)
         return dstates, dprojected, dx, jax.tree.map(jnp.add, sums, added)

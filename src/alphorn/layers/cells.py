@@ -19,6 +19,7 @@ from alphorn.errors import ArgumentError, ShapeError
 from alphorn.initializers import AsInitializer
 from alphorn.kernels import cells, gates
 from alphorn.kernels.gates import Options
+from alphorn.kernels.loops import Weights
 from alphorn.layers.core import _HoldsLayers
 from alphorn.regularizers import AsRegularizer
 
@@ -153,15 +154,8 @@ class _Cell(Family):
         """Computes one step whose state enters the product times `kept`."""
         kernel, recurrent_kernel = self.kernels()
         bias, recurrent_bias = self.biases()
-        projected = x @ kernel
-        projected = projected if bias is None else projected + bias
-        seen = states[0] if kept is None else states[0] * kept
-
-        def product(seen: Array, start: int = 0, stop: int | None = None) -> Array:
-            out = seen @ recurrent_kernel[:, start:stop]
-            return out if recurrent_bias is None else out + recurrent_bias[start:stop]
-
-        new = self.maths().forward(projected, product, seen, tuple(states))
+        weights = Weights(kernel, bias, recurrent_kernel, recurrent_bias)
+        new = weights.step(self.maths(), weights.projected(x), tuple(states), kept)
         return new[0], list(new)
 
 
