@@ -34,7 +34,7 @@ FLOORS: list[list[str]] = [
         core.door core.layer""",
     ],
     [
-        """kernels kernels.geometry kernels.stepping kernels.cells kernels.blocks kernels.loops
+        """kernels kernels.device kernels.geometry kernels.stepping kernels.cells kernels.blocks kernels.loops
         kernels.recurrence kernels.moments kernels.embedding kernels.formulations
         kernels.convolution kernels.gates kernels.pooling kernels.adaptive kernels.resizing
         kernels.attention ops.table ops.rules

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from alphorn.core.masked import fill_masked
-from alphorn.kernels.formulations import block_count, on_cpu
+from alphorn.kernels.formulations import block_count, suits_cpu
 from alphorn.kernels.moments import sum_dtype
 
 
@@ -266,7 +266,7 @@ def attention_output(
     def attend_block(own: dict[str, Any]) -> Array:
         return _output(**own, **shared, scale=chosen, causal=causal, keep_rate=keep_rate)
 
-    if not on_cpu(query, key, value):
+    if not suits_cpu(query, key, value):
         return attend_block(own)
     size = batch * query.shape[2] * query.shape[1] * key.shape[1] * sum_dtype(query).itemsize
     blocks = block_count(batch, size)

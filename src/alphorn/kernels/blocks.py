@@ -10,11 +10,11 @@ front, or are read backwards, differ only in where their steps are taken from an
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from alphorn.core.masked import extent
+from alphorn.kernels.device import on_cpu
 from alphorn.kernels.stepping import reverse_by_extent
 
 # Most steps of a chunk: enough rows for a fast product, few that lie behind a block's end.
@@ -80,16 +80,12 @@ class Order(NamedTuple):
         return value if self.places is None else value[self.places]
 
 
-def on_cpu() -> bool:
-    """Whether loops of an unknown number of steps are cheap: elsewhere they wait for the host."""
-    return jax.default_backend() == "cpu"
-
-
 def block_shape(batch: int, steps: int, kernel_bytes: int, masked: bool) -> Shape:
     """Returns the sizes for a batch.
 
     The recurrent kernel is read at each step of a block. While it stays in the cache, 8 rows a
-    step cost as little each as 64; of larger kernels more rows must share a reading.
+    step cost as little each as 64; of larger kernels more rows must share a reading. Not on a CPU,
+    a loop of an unknown number of steps waits for the host: there all rows run all steps.
 
     >>> block_shape(32, 200, 4 * 128 * 512, masked=True)
     Shape(blocks=4, rows=8, chunk=29, steps=203)

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 
+from alphorn.kernels.device import on_cpu
+
 Pair = tuple[int, int]
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -20,10 +22,10 @@ FEW_TAPS = 32  # times channels: up to here windows are laid out in full
 BLOCK_BYTES = 2**22  # of what is laid out at a time: it fits in a cache
 
 
-def on_cpu(*arrays: Array) -> bool:
+def suits_cpu(*arrays: Array) -> bool:
     """Says whether the default device is a CPU, and every size a number that is not 0."""
     sizes = (size for array in arrays for size in array.shape)
-    return jax.default_backend() == "cpu" and all(isinstance(n, int) and n > 0 for n in sizes)
+    return on_cpu() and all(isinstance(n, int) and n > 0 for n in sizes)
 
 
 def block_count(batch: int, size: int) -> int:
@@ -61,7 +63,7 @@ def convolve_planes(
     <BLANKLINE>
             [[2.]]]], dtype=float32)
     """
-    if x.ndim != 4 or x.dtype != jnp.float32 or kernel.dtype != x.dtype or not on_cpu(x, kernel):
+    if x.ndim != 4 or x.dtype != jnp.float32 or kernel.dtype != x.dtype or not suits_cpu(x, kernel):
         return None
     rows, columns, channels, _ = kernel.shape
     edges: Pads = (tuple(pads[0]), tuple(pads[1]))  # pyright: ignore[reportAssignmentType]

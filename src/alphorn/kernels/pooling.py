@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 from alphorn.core.masked import expand_to, fill_masked
-from alphorn.kernels.formulations import on_cpu
+from alphorn.kernels.formulations import suits_cpu
 from alphorn.kernels.geometry import (
     align,
     axis_pads,
@@ -146,7 +146,7 @@ def _reduce_windows(
     ]
     if mask is not None:
         x, pads[0] = align(x, mask, sizes[0], strides[0], 1, padding, identity)
-    if reducer is lax.max and max(sizes) <= _COMPARED and on_cpu(x) and _some(x, sizes, pads):
+    if reducer is lax.max and max(sizes) <= _COMPARED and suits_cpu(x) and _some(x, sizes, pads):
         return _compare_windows(x, sizes, strides, pads, identity)
     # The identity is a NumPy constant, for only then JAX knows the reducer's gradient.
     return lax.reduce_window(

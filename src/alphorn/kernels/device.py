@@ -1,0 +1,8 @@
+"""Which device programs are made for: some ways of computing are fast on one kind alone."""
+
+import jax
+
+
+def on_cpu() -> bool:
+    """Returns whether the default device is a CPU."""
+    return jax.default_backend() == "cpu"
