@@ -14,7 +14,7 @@ from alphorn.regularizers import AsRegularizer
 __all__ = ["CuDNNGRU", "CuDNNLSTM"]
 
 
-def _read_by_cudnn(kernel: Array, gates: int) -> Array:
+def read_by_cudnn(kernel: Array, gates: int) -> Array:
     """Returns a kernel as cuDNN reads it: each gate's numbers, row by row, as `(units, inputs)`."""
     size, width = kernel.shape
     parts = kernel.reshape(size, gates, width // gates)
@@ -41,7 +41,7 @@ class _CuDNNLSTMCell(LSTMCell):
     def kernels(self) -> tuple[Array, Array]:
         """Returns the kernels as cuDNN reads them."""
         first, second = super().kernels()
-        return _read_by_cudnn(first, 4), _read_by_cudnn(second, 4)
+        return read_by_cudnn(first, 4), read_by_cudnn(second, 4)
 
     def biases(self) -> tuple[Array | None, Array | None]:
         """Returns the sum of both biases, and no second."""
@@ -57,7 +57,7 @@ class _CuDNNGRUCell(GRUCell):
     def kernels(self) -> tuple[Array, Array]:
         """Returns the kernels as cuDNN reads them."""
         first, second = super().kernels()
-        return _read_by_cudnn(first, 3), _read_by_cudnn(second, 3)
+        return read_by_cudnn(first, 3), read_by_cudnn(second, 3)
 
     def biases(self) -> tuple[Array | None, Array | None]:
         """Returns the biases of the inputs' projection and of the states'."""

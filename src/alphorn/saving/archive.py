@@ -22,7 +22,7 @@ from alphorn.layers.lambda_ import Lambda
 from alphorn.models.model import Model
 from alphorn.saving.configs import model_from, model_json, parsed
 from alphorn.saving.legacy_h5 import load_h5, save_h5
-from alphorn.saving.places import holders, optimizer_holders
+from alphorn.saving.places import KERAS3, holders, optimizer_holders
 from alphorn.saving.stores import H5Store, Store, h5_file, whole, write_h5
 from alphorn.saving.weights import OPENERS, may_write, read_into
 
@@ -30,8 +30,6 @@ __all__ = ["load_model", "save_model"]
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _LEGACY = (".h5", ".hdf5")
-# What the archive says wrote it: Keras reads this to tell forms of configs apart.
-KERAS_VERSION = "3.15.1"
 # A member may be compressed; one that grows more than this is a trap.
 _EXPANSION, _SMALL = 100, 1 << 20
 _LIMITS = {CONFIG: 1 << 28, WEIGHTS: 1 << 62}
@@ -77,7 +75,7 @@ def save_model(
     config = model_json(model)
     _tell_of_functions_left_behind(model, path.name)
     now = datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")
-    metadata = json.dumps({"keras_version": KERAS_VERSION, "date_saved": now})
+    metadata = json.dumps({"keras_version": KERAS3, "date_saved": now})
     texts = {METADATA: metadata, CONFIG: config}
     parts = [*holders(model), *optimizer_holders(model)]
     if zipped is False:

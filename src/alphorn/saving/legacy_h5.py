@@ -15,12 +15,11 @@ from alphorn.saving.configs import model_from, parsed
 from alphorn.saving.legacy_weights import (
     WEIGHTS,
     LegacyWeights,
-    assign,
     write_legacy,
     write_optimizer,
 )
 from alphorn.saving.legacy_writing import written_for_keras2
-from alphorn.saving.stores import h5_file
+from alphorn.saving.stores import assign, h5_file
 from alphorn.serialization import told
 
 __all__ = ["load_h5", "save_h5"]

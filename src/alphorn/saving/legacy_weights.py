@@ -4,21 +4,22 @@ import itertools
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import h5py
+import jax.numpy as jnp
 import numpy as np
 
 from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError, FileError, ShapeError
 from alphorn.layers.cells import GRUCell, LSTMCell
+from alphorn.layers.cudnn import read_by_cudnn
 from alphorn.optimizers import Optimizer
+from alphorn.saving.places import KERAS2
 from alphorn.saving.stores import Entry, H5Store, whole_h5
-from alphorn.training.interrupts import interrupts_held
 
 WEIGHTS, OPTIMIZER = "model_weights", "optimizer_weights"
-KERAS2 = "2.15.0"
 # Arrays of the model itself, beside those of its layers.
 _TOP = "top_level_model_weights"
 Turn = Callable[[np.ndarray], np.ndarray]
@@ -30,14 +31,6 @@ def is_legacy(file: h5py.File) -> bool:
     """Returns whether an open file is laid out as by Keras 2."""
     names = ("layer_names", "layer_names0")
     return WEIGHTS in file or any(name in file.attrs for name in names)
-
-
-def assign(pairs: Iterable[tuple[Variable, Entry]], fresh: bool) -> None:
-    """Puts arrays into Variables, all or none; `fresh` holds no second copy of them."""
-    values = ((variable, entry.read()) for variable, entry in pairs)
-    with interrupts_held():
-        for variable, value in values if fresh else list(values):
-            variable.assign(value)
 
 
 class LegacyWeights:
@@ -247,14 +240,7 @@ def _change(cell: Any, found: tuple[int, ...]) -> tuple[Turn, Turn] | None:
 
 def _from_cudnn(gates: int) -> Turn:
     """Returns what turns kernels that lie as cuDNN reads them."""
-
-    def turn(kernel: np.ndarray) -> np.ndarray:
-        size, width = kernel.shape
-        parts = kernel.reshape(size, gates, width // gates).swapaxes(0, 1)
-        turned = [part.reshape(width // gates, size).T for part in parts]
-        return np.concatenate(turned, 1)
-
-    return turn
+    return lambda kernel: np.asarray(read_by_cudnn(jnp.asarray(kernel), gates))
 
 
 def _to_cudnn(gates: int) -> Turn:

@@ -5,11 +5,10 @@ import warnings
 from typing import Any
 
 from alphorn.naming import names_of
-from alphorn.saving.legacy_weights import KERAS2
+from alphorn.saving.places import KERAS2, KERAS3
 
 __all__ = ["written_for_keras2"]
 
-_KERAS3 = "3.15.1"
 # Arguments that Keras 2 does not have, with the values that say nothing.
 _NEW: dict[str, tuple[Any, ...]] = {
     "autocast": (True,),
@@ -55,7 +54,7 @@ def written_for_keras2(model: Any, described: dict) -> tuple[dict, dict | None, 
             stacklevel=6,
         )
         config = {k: v for k, v in described.items() if k != "compile_config"}
-        return config, _training(compiled, lambda value: value), _KERAS3
+        return config, _training(compiled, lambda value: value), KERAS3
 
 
 def _training(compiled: dict | None, words: Any) -> dict | None:

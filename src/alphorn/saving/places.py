@@ -14,6 +14,8 @@ from alphorn.naming import snake_case
 from alphorn.optimizers import LossScaleOptimizer, Optimizer
 
 OPTIMIZER = "optimizer"
+# What files say wrote them: both Kerases tell forms of configs apart by it.
+KERAS2, KERAS3 = "2.15.0", "3.15.1"
 
 
 @dataclass(frozen=True)

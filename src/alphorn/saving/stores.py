@@ -8,7 +8,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ import h5py
 import jax.numpy as jnp
 import numpy as np
 
+from alphorn.core.variable import Variable
 from alphorn.errors import AlphornError, ArgumentError, FileError
 from alphorn.files import written_beside
 from alphorn.saving.places import Holder
+from alphorn.training.interrupts import interrupts_held
 
 # A dataset may be compressed; one that claims more than this beside what it stores is a trap.
 _EXPANSION, _SMALL = 1000, 1 << 26
@@ -33,6 +35,14 @@ class Entry:
 
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
+
+
+def assign(pairs: Iterable[tuple[Variable, Entry]], fresh: bool) -> None:
+    """Puts arrays into Variables, all or none; `fresh` holds no second copy of them."""
+    values = ((variable, entry.read()) for variable, entry in pairs)
+    with interrupts_held():
+        for variable, value in values if fresh else list(values):
+            variable.assign(value)
 
 
 class Store:
@@ -250,10 +260,15 @@ def h5_file(source: Any, name: str) -> Iterator[h5py.File]:
 def write_h5(file: h5py.File, parts: Sequence[Holder]) -> None:
     """Writes the Variables of a model into an open HDF5 file."""
     for part in parts:
-        group = file.require_group(part.group)
-        group.attrs["name"] = part.name
+        group = _group(file, part)
         for i, variable in enumerate(part.variables):
             _put(group, i, variable)
+
+
+def _group(file: h5py.File, part: Holder) -> h5py.Group:
+    group = file.require_group(part.group)
+    group.attrs["name"] = part.name
+    return group
 
 
 def _put(group: h5py.Group, index: int, variable: Any) -> None:
@@ -298,9 +313,7 @@ def write_shards(path: Path, parts: Sequence[Holder], limit: float) -> None:
         for beside, held in zip(besides, shards, strict=True):
             with h5py.File(beside, "w") as file:
                 for part, i in held:
-                    group = file.require_group(part.group)
-                    group.attrs["name"] = part.name
-                    _put(group, i, part.variables[i])
+                    _put(_group(file, part), i, part.variables[i])
         total = sum(v.size * v.dtype.itemsize for part in parts for v in part.variables)
         weight_map = {k: v[0] if len(v) == 1 else v for k, v in places.items()}
         described = {"metadata": {"total_size": total}, "weight_map": weight_map}

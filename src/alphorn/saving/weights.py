@@ -14,13 +14,14 @@ from alphorn.errors import ArgumentError, ShapeError, UnexpectedArgumentError
 from alphorn.files import written_beside
 from alphorn.models.model import Model
 from alphorn.optimizers import Optimizer
-from alphorn.saving.legacy_weights import LegacyWeights, assign, is_legacy, write_legacy
+from alphorn.saving.legacy_weights import LegacyWeights, is_legacy, write_legacy
 from alphorn.saving.places import OPTIMIZER, Holder, holders, optimizer_holders
 from alphorn.saving.stores import (
     Entry,
     H5Store,
     Shards,
     Store,
+    assign,
     h5_file,
     tensors_file,
     write_h5,
@@ -87,11 +88,11 @@ def save_weights(
     with written_beside(path) as beside:
         if path.name.endswith(".safetensors"):
             write_tensors(beside, parts)
-        elif path.name.endswith(".weights.h5"):
-            with h5py.File(beside, "w") as file:
+            return
+        with h5py.File(beside, "w") as file:
+            if path.name.endswith(".weights.h5"):
                 write_h5(file, parts)
-        else:
-            with h5py.File(beside, "w") as file:
+            else:
                 write_legacy(file, model, leave)
 
 
