@@ -1,6 +1,7 @@
 """How the batches of one run are cut, sorted and merged: only where the results stay the same."""
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +11,13 @@ import numpy as np
 from alphorn.config import trim_padding
 from alphorn.core.any_size import any_size
 from alphorn.core.masked import Masked, is_masked, unmask
-from alphorn.core.symbol import Symbol, infer
+from alphorn.core.symbol import infer
 from alphorn.layers.recurrent import _Recurrent
 from alphorn.layers.wrappers import Bidirectional
 from alphorn.training.compiled import outputs_of
 from alphorn.training.data import Batch, Block, Table
 from alphorn.training.known import coupling, is_ours, named, overridden
-from alphorn.training.preparing import batch_is_fixed
+from alphorn.training.preparing import batch_is_fixed, symbols_like
 from alphorn.training.ragged import Ragged
 from alphorn.training.step import SMALL_STEP, work_of
 from alphorn.training.trimming import Trimming, trimming_of
@@ -83,7 +84,7 @@ class Cutting:
         key = tuple((np.shape(unmask(leaf))[1:], is_masked(leaf)) for leaf in leaves)
         if key not in known:
             rows = self.data.batch_size if batch_is_fixed(self.model) else None
-            symbols = jax.tree.map(lambda leaf: _symbol(leaf, rows), x, is_leaf=is_masked)
+            symbols = symbols_like(x, rows, any_steps=False)
             with any_size():
                 spec = infer(self.model._enter, (symbols,), {"training": False})
             known[key] = [s.shape[1:] for s in outputs_of(spec)]
@@ -171,6 +172,11 @@ class Cutting:
         while 2 * size <= most and 2 * size * a_row <= _MOST_BYTES and size * work < _LARGE_CALL:
             size *= 2
         return size
+
+
+def running(cutting: Cutting | None) -> AbstractContextManager[None]:
+    """Returns a context for steps: where batches are cut, they may be of any size."""
+    return any_size() if cutting is not None and cutting.active else nullcontext()
 
 
 def _allowed(model: Any, data: Any, step: str) -> Trimming:
@@ -288,11 +294,6 @@ def _rank(leaf: Any) -> int:
     if isinstance(leaf, Ragged):
         return leaf.levels + 1
     return leaf.mask.ndim if is_masked(leaf) else 0
-
-
-def _symbol(leaf: Any, rows: int | None) -> Symbol:
-    rank = leaf.mask.ndim if is_masked(leaf) else 0
-    return Symbol((rows, *np.shape(unmask(leaf))[1:]), leaf.dtype, rank)
 
 
 def _cut_leaf(leaf: Any, now: tuple, full: tuple, front: bool) -> Any:

@@ -2,13 +2,12 @@
 
 import warnings
 from collections import deque
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
-from alphorn.core.any_size import any_size
 from alphorn.errors import ArgumentError, DataError, UnexpectedArgumentError
+from alphorn.training.cutting import running
 from alphorn.training.data import Table, is_table
 from alphorn.training.events import CallbackList, History
 from alphorn.training.known import keeps_state, named
@@ -236,7 +235,7 @@ class Trainer(Measuring):
                 batch = self._with_class_weights(batch, weights)
             self._note_block(block, data, cutting)
             events("train_batch_begin", position.step)
-            with any_size() if cutting is not None and cutting.active else nullcontext():
+            with running(cutting):
                 logs = program(batch, block.count)
             position.step += block.count
             position.logs = logs

@@ -1,18 +1,16 @@
 """evaluate, predict, and single batches: the loops that leave weights alone, and what fit shares."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import jax
 import numpy as np
 
-from alphorn.core.any_size import any_size
 from alphorn.core.masked import is_masked
 from alphorn.core.rules import choose
 from alphorn.errors import ArgumentError, DataError, UnexpectedArgumentError
 from alphorn.training.compiled import fill_outputs, used_steps
-from alphorn.training.cutting import Cutting
+from alphorn.training.cutting import Cutting, running
 from alphorn.training.data import Batch, Block, Table
 from alphorn.training.events import Callback, CallbackList, History
 from alphorn.training.outputs import Collected
@@ -59,10 +57,7 @@ class Measuring(Steps):
         data = self._data(x, y, sample_weight, batch_size, steps, "evaluate")
         events = CallbackList([callbacks, bar(verbose)], model=self, steps=steps or data.steps)
         figures = self._evaluate(data, steps, events)
-        if return_dict:
-            return figures
-        values = list(figures.values())
-        return values[0] if len(values) == 1 else values
+        return _told(figures, return_dict)
 
     def _evaluate(self, data: Any, limit: int | None, events: CallbackList) -> dict:
         self.reset_metrics()
@@ -89,7 +84,7 @@ class Measuring(Steps):
                 batch = cutting.with_targets(block)
             self._note_block(block, data, cutting)
             events("test_batch_begin", step)
-            with any_size() if cutting is not None and cutting.active else nullcontext():
+            with running(cutting):
                 logs = program(batch, block.count)
             step += block.count * times
             events("test_batch_end", step - 1, logs)
@@ -157,7 +152,7 @@ class Measuring(Steps):
                 program = self._program("predict_step")
             self._note_block(block, data, cutting)
             events("predict_batch_begin", step)
-            with any_size() if active else nullcontext():
+            with running(cutting):
                 outputs = program(batch)
             results.add(fill_outputs(outputs, self._repeats()), block.rows)
             if ragged:
@@ -211,10 +206,7 @@ class Measuring(Steps):
             batch = self._with_class_weights(batch, by_class)
         self.reset_metrics()
         figures = dict(self._program(step)(batch, 1))
-        if return_dict:
-            return figures
-        values = list(figures.values())
-        return values[0] if len(values) == 1 else values
+        return _told(figures, return_dict)
 
     def _cutting(self, data: Any, step: str) -> Cutting:
         """Returns how the batches of a table are cut in a step, found once for each table."""
@@ -258,6 +250,12 @@ def bar(verbose: Any) -> ProgressBar | None:
     if verbose not in ("auto", 0, 1, 2):
         raise ArgumentError("verbose", repr(verbose), "'auto', 0, 1 or 2")
     return None if verbose == 0 else ProgressBar(1 if verbose == "auto" else int(verbose))
+
+
+def _told(figures: dict[str, Any], by_name: bool) -> Any:
+    """Returns figures by name, or as a list, one by itself."""
+    values = list(figures.values())
+    return figures if by_name else values[0] if len(values) == 1 else values
 
 
 def _wants(events: CallbackList, phase: str) -> bool:

@@ -41,14 +41,15 @@ def batch_is_fixed(model: Any) -> bool:
     return any(getattr(layer, "stateful", False) for layer in model._family())
 
 
-def symbols_like(x: Any, rows: int | None) -> Any:
-    """Returns Symbols for inputs; those of masked ones take any number of steps."""
+def symbols_like(x: Any, rows: int | None, any_steps: bool = True) -> Any:
+    """Returns Symbols for inputs; with `any_steps`, masked ones take any number of steps."""
 
     def like(leaf: Any) -> Symbol:
-        if is_masked(leaf):
-            rank = leaf.mask.ndim
-            return Symbol((rows, *[None] * (rank - 1), *leaf.shape[rank:]), leaf.dtype, rank)
-        return Symbol((rows, *np.shape(leaf)[1:]), leaf.dtype)
+        rank = leaf.mask.ndim if is_masked(leaf) else 0
+        sizes = list(np.shape(unmask(leaf))[1:])
+        if any_steps and rank:
+            sizes[: rank - 1] = [None] * (rank - 1)
+        return Symbol((rows, *sizes), leaf.dtype, rank)
 
     return jax.tree.map(like, x, is_leaf=is_masked)
 

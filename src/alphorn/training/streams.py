@@ -53,10 +53,9 @@ class Stream:
         return random.permutation(self.known) if drawn else None
 
     def _next(self, numbers: Iterable[int]) -> Iterator[Any]:
-        if hasattr(self.source, "__getitem__") and wants_workers(self.source):
-            return made_ahead(self.source, numbers)
-        if hasattr(self.source, "__getitem__") and self.known is not None:
-            return (self.source[i] for i in numbers)
+        if self._by_number:
+            ahead = wants_workers(self.source)
+            return made_ahead(self.source, numbers) if ahead else (self.source[i] for i in numbers)
         if hasattr(self.source, "as_numpy_iterator"):
             return self.source.as_numpy_iterator()
         return iter(self.source)
