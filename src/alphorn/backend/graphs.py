@@ -12,14 +12,14 @@ from alphorn.core.context import training_now, training_phase
 from alphorn.core.layer import Layer
 from alphorn.core.masked import Masked, fill_masked, is_masked, mask_of, unmask, with_mask
 from alphorn.core.rules import choose
-from alphorn.core.symbol import Symbol, is_symbol, symbols_in, topological_order
+from alphorn.core.symbol import Symbol, is_symbol, topological_order
 from alphorn.core.transforms import jit, value_and_grad
 from alphorn.core.variable import Variable, unwrap
 from alphorn.errors import ArgumentError, DataError
 from alphorn.layers.core import Input
 from alphorn.models.capture import only_looking
 from alphorn.models.graph import Graph
-from alphorn.models.nested import connected
+from alphorn.models.nested import begin_of, connected
 from alphorn.naming import auto_name
 from alphorn.training.compiled import fill_outputs
 from alphorn.training.data import Table
@@ -276,14 +276,6 @@ def gradients(loss: Any, variables: Any) -> list[Any]:
     by_symbol = {id(x): next(found) for x in symbols}
     by_variable = {id(x): next(found) for x in others}
     return [(by_symbol | by_variable)[id(x)] for x in wanted]
-
-
-def begin_of(symbol: Symbol) -> list[Symbol]:
-    """Returns the Symbols with which the history of one begins."""
-    order = topological_order([symbol])
-    found = [s for node in order if not node.inputs for s in symbols_in(node.outputs)]
-    found += [s for node in order for s in node.inputs if s.node is None]
-    return list({id(s): s for s in found or [symbol]}.values())
 
 
 def _leads(symbol: Symbol, loss: Symbol) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import alphorn
-from alphorn import config, layers, naming, utils
+from alphorn import config, layers, naming
 from alphorn.backend import rows
 from alphorn.errors import ArgumentError, UnexpectedArgumentError
 
@@ -125,13 +125,6 @@ NAMES: dict[str, dict[str, Any]] = {
     "initializers": _of_kind("initializers"),
     "constraints": _of_kind("constraints"),
     "activations": _of_kind("activations"),
-    "utils": {
-        "custom_object_scope": utils.custom_object_scope,
-        "get_custom_objects": utils.get_custom_objects,
-        "CustomObjectScope": utils.CustomObjectScope,
-        "deserialize_keras_object": naming.deserialize,
-        "serialize_keras_object": naming.serialize,
-    },
     "models": {"Input": alphorn.Input},
 }
 

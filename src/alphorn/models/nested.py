@@ -35,19 +35,19 @@ def connected(inputs: Any, outputs: Any) -> Any:
     return jax.tree.map(reached, outputs, is_leaf=lambda x: isinstance(x, Symbol | Variable))
 
 
-def _strange(symbol: Symbol, ends: list[Symbol]) -> list[Symbol]:
-    """Returns where the history of `symbol` begins, beside `ends`."""
+def begin_of(symbol: Symbol, ends: Iterable[Symbol] = ()) -> list[Symbol]:
+    """Returns the Symbols with which the history of one begins, each once, beside `ends`."""
     known = {id(s) for s in ends}
     order = topological_order([symbol], ends)
     born = {id(s) for node in order if node.inputs for s in symbols_in(node.outputs)}
     found = [s for node in order if not node.inputs for s in symbols_in(node.outputs)]
     used = [symbol, *(s for node in order for s in node.inputs)]
     found += [s for s in used if s.node is None and id(s) not in born]
-    return [s for s in found if id(s) not in known]
+    return list({id(s): s for s in found if id(s) not in known}.values())
 
 
 def _reached(symbol: Symbol, ends: list[Symbol]) -> Symbol | None:
-    strange = _strange(symbol, ends)
+    strange = begin_of(symbol, ends)
     if not strange:
         return symbol
     begins = {id(s) for s in strange}
