@@ -254,6 +254,17 @@ def test_model_checkpoint_by_batches_writes_when_keras_does(tmp_path):
     assert len(found[0]) == 4
 
 
+def test_functions_of_epoch_and_logs_may_be_called_at_the_beginning_too():
+    seen = []
+
+    def note(*given):
+        seen.append(given)
+
+    callback = LambdaCallback(on_epoch_begin=lambda epoch, logs: note(epoch, logs))
+    ready().fit(X, Y, verbose=0, epochs=2, callbacks=callback)
+    assert seen == [(0, {}), (1, {})]
+
+
 def test_model_checkpoint_writes_whole_models(tmp_path):
     model = ready()
     path = str(tmp_path / "{epoch}-{loss:.2f}.keras")
