@@ -37,7 +37,7 @@ FLOORS: list[list[str]] = [
         """kernels kernels.device kernels.geometry kernels.stepping kernels.cells kernels.blocks kernels.loops
         kernels.recurrence kernels.moments kernels.embedding kernels.formulations
         kernels.convolution kernels.gates kernels.pooling kernels.adaptive kernels.resizing
-        kernels.attention ops.table ops.rules
+        kernels.flash kernels.attention ops.table ops.rules
         ops.operators ops.core ops.elementwise ops.shape ops.selection ops.steps ops.reduction
         ops.quantiles ops.parts ops.windows ops.signal ops.linalg ops.nn ops.network ops""",
     ],

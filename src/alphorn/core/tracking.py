@@ -14,7 +14,6 @@ from alphorn.core.variable import Variable
 from alphorn.errors import ShapeError, StateError
 from alphorn.fields import Configurable, attribute
 
-
 # Most attributes are of types that hold nothing: to pass them by at once makes a walk cheap.
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes, type(len), type(lambda: None)})
 
