@@ -25,7 +25,9 @@ SOURCE = ROOT / "src" / "alphorn"
 # A module imports from lower floors, and from those before it in its own wing (a line of names).
 FLOORS: list[list[str]] = [
     [
-        "errors files config loading program_cache naming serialization fields",
+        """errors config distribution.current distribution.mesh distribution.processes
+        distribution.placing distribution.strategies distribution
+        files loading program_cache naming serialization fields""",
     ],
     [
         """core core.context core.scope core.signature core.rules core.refusal core.assignment
@@ -115,6 +117,7 @@ WITHOUT_RULE = {
 # Names that stand where Keras 3 has none, though it has them elsewhere.
 ELSEWHERE = {
     "alphorn.backend": "the room of K; Keras's config has a function of the name as well",
+    "alphorn.distribution": "the room of meshes; a function in it has the name as well",
     "alphorn.InputLayer": "beside Input, as in Keras 1; it is at layers.InputLayer as well",
     "alphorn.SeedGenerator": "beside Variable: both are state that a layer of one's own may hold",
     "alphorn.preprocessing.text.one_hot": "Keras 2's place and meaning: words to numbers",

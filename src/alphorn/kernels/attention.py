@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from alphorn.core.masked import fill_masked
 from alphorn.kernels import flash
-from alphorn.kernels.formulations import block_count, suits_cpu
+from alphorn.kernels.formulations import in_blocks, suits_cpu
 from alphorn.kernels.moments import sum_dtype
 
 
@@ -268,18 +268,14 @@ def attention_output(
     }
     own = {name: x for name, x in given.items() if name not in shared}
 
-    def attend_block(own: dict[str, Any]) -> Array:
-        return _output(**own, **shared, scale=chosen, causal=causal, keep_rate=keep_rate)
+    def attend_block(own: dict[str, Any], shared: dict[str, Any]) -> Array:
+        return _output(**own, **shared, causal=causal, keep_rate=keep_rate)
 
+    shared["scale"] = chosen
     if not suits_cpu(query, key, value):
-        return attend_block(own)
-    size = batch * query.shape[2] * query.shape[1] * key.shape[1] * sum_dtype(query).itemsize
-    blocks = block_count(batch, size)
-    if blocks == 1:
-        return attend_block(own)
-    split = {name: x.reshape(blocks, batch // blocks, *x.shape[1:]) for name, x in own.items()}
-    output = lax.map(jax.checkpoint(attend_block), split)
-    return output.reshape(batch, *output.shape[2:])
+        return attend_block(own, shared)
+    size = query.shape[2] * query.shape[1] * key.shape[1] * sum_dtype(query).itemsize
+    return in_blocks(attend_block, own, shared, size)
 
 
 def _output(
