@@ -62,7 +62,8 @@ FLOORS: list[list[str]] = [
         "schedules optimizers.schedules optimizers.state optimizers.base optimizers.rules optimizers.scaling optimizers",
     ],
     [
-        """training training.interrupts training.events training.progress training.profile training.callbacks
+        """training training.interrupts training.events training.progress training.profile training.monitors training.callbacks
+        training.checkpoints
         training.shapes training.ragged training.workers training.known training.trimming
         training.lengths training.data training.streams training.step training.compiled
         training.position training.preparing training.report training.outputs training.cutting training.stepping
