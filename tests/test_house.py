@@ -75,7 +75,7 @@ FLOORS: list[list[str]] = [
         viz.layout viz.style viz.drawing viz
         checking.running checking.batches checking.comparing checking.wording checking
         saving.places saving.stores saving.legacy_weights saving.weights saving.configs
-        saving.legacy_writing saving.legacy_h5 saving.archive saving models""",
+        saving.legacy_writing saving.legacy_h5 saving.archive saving.export saving models""",
         """preprocessing.image.packages preprocessing.image.arrays preprocessing.image.affine
         preprocessing.image.color preprocessing.image.resize preprocessing.image.files
         preprocessing.image.iterators preprocessing.image.batches preprocessing.image.memory
