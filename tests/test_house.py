@@ -64,7 +64,8 @@ FLOORS: list[list[str]] = [
         "schedules optimizers.schedules optimizers.state optimizers.base optimizers.rules optimizers.scaling optimizers",
     ],
     [
-        """training training.interrupts training.events training.progress training.profile training.callbacks
+        """training training.interrupts training.events training.progress training.profile training.monitors training.callbacks
+        training.checkpoints
         training.shapes training.ragged training.workers training.known training.trimming
         training.lengths training.data training.streams training.step training.compiled
         training.position training.preparing training.report training.outputs training.cutting training.stepping
@@ -76,7 +77,7 @@ FLOORS: list[list[str]] = [
         viz.layout viz.style viz.drawing viz
         checking.running checking.batches checking.comparing checking.wording checking
         saving.places saving.stores saving.legacy_weights saving.weights saving.configs
-        saving.legacy_writing saving.legacy_h5 saving.archive saving models""",
+        saving.legacy_writing saving.legacy_h5 saving.archive saving.export saving models""",
         """preprocessing.image.packages preprocessing.image.arrays preprocessing.image.affine
         preprocessing.image.color preprocessing.image.resize preprocessing.image.files
         preprocessing.image.iterators preprocessing.image.batches preprocessing.image.memory
