@@ -121,6 +121,8 @@ DIFFERENCES = {
     "random.SeedGenerator": ("kwargs", "only options of other backends in Keras"),
     "models.model_from_json": ("safe_mode", "said where a text with lambdas is read"),
     "saving.load_weights": ("by_name", "said in full: in Keras it comes in **kwargs"),
+    "utils.model_to_dot": ("show_masks", "what becomes of masks is drawn too"),
+    "utils.plot_model": ("show_masks", "what becomes of masks is drawn too"),
     "utils.split_dataset": ("preferred_backend", "parts come in the form of the data"),
     "preprocessing.timeseries_dataset_from_array": (
         "format",
