@@ -25,7 +25,7 @@ SOURCE = ROOT / "src" / "alphorn"
 # A module imports from lower floors, and from those before it in its own wing (a line of names).
 FLOORS: list[list[str]] = [
     [
-        "errors files config loading program_cache naming serialization fields",
+        "errors files charts config loading program_cache naming serialization fields",
     ],
     [
         """core core.context core.scope core.signature core.rules core.refusal core.assignment
@@ -71,7 +71,8 @@ FLOORS: list[list[str]] = [
     [
         """models.graph models.operations models.legacy_configs models.config models.nested models.older models.capture
         models.model models.sequential flow summary
-        viz.layout viz.style viz.boxes viz.drawing viz.picture viz.models viz.dot viz
+        viz.layout viz.style viz.boxes viz.drawing viz.picture viz.models viz.dot
+        viz.attention viz.projection viz
         checking.running checking.batches checking.comparing checking.wording checking
         saving.places saving.stores saving.legacy_weights saving.weights saving.configs
         saving.legacy_writing saving.legacy_h5 saving.archive saving models""",
