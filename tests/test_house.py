@@ -66,13 +66,13 @@ FLOORS: list[list[str]] = [
         training.shapes training.ragged training.workers training.known training.trimming
         training.lengths training.data training.streams training.step training.compiled
         training.position training.preparing training.report training.outputs training.cutting training.stepping
-        training.measuring training.loop training.backup training.compile_config callbacks""",
+        training.measuring training.loop training.backup training.compile_config""",
     ],
     [
         """models.graph models.operations models.legacy_configs models.config models.nested models.older models.capture
         models.model models.sequential flow summary
         viz.layout viz.style viz.boxes viz.drawing viz.picture viz.models viz.dot
-        viz.attention viz.projection viz
+        viz.attention viz.projection viz.tensorboard viz callbacks
         checking.running checking.batches checking.comparing checking.wording checking
         saving.places saving.stores saving.legacy_weights saving.weights saving.configs
         saving.legacy_writing saving.legacy_h5 saving.archive saving models""",

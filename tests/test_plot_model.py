@@ -151,9 +151,10 @@ def test_files_by_their_endings(tmp_path, monkeypatch):
     drawn = plot_model(siamese())
     assert (tmp_path / "model.png").read_bytes() == drawn.png == drawn._repr_png_()
     small = plot_model(siamese(), "small.PNG", dpi=96)
-    assert Image.open("small.PNG").size[0] * 2 < Image.open("model.png").size[0]
-    root = ElementTree.fromstring(small.svg)
-    assert abs(Image.open("small.PNG").size[0] - float(root.get("width"))) <= 1
+    width, large = (Image.open(io.BytesIO(p.png)).size[0] for p in (small, drawn))
+    assert (tmp_path / "small.PNG").read_bytes() == small.png
+    assert abs(width - float(ElementTree.fromstring(small.svg).get("width"))) <= 1
+    assert abs(width * 200 / 96 - large) <= 2
     plot_model(siamese(), tmp_path / "model.svg")
     plot_model(siamese(), tmp_path / "model.html")
     assert (tmp_path / "model.svg").read_text("utf-8") == drawn._repr_svg_() == drawn._repr_html_()

@@ -90,6 +90,7 @@ DIFFERENCES = {
     "Variable": ("kwargs layout", "the layout is JAX's sharding of the value"),
     "callbacks.ProgbarLogger": ("verbose", "given to it, where Keras reads it from fit"),
     "callbacks.ReduceLROnPlateau": ("kwargs", "only old names in Keras"),
+    "callbacks.TensorBoard": ("old", "arguments of Keras 2, which Keras 3 refuses"),
     "layers.GRU.get_initial_state": ("batch_size", "one row by default"),
     "layers.AdditiveAttention": ("seed", "said in full: in Keras it comes in **kwargs"),
     "layers.BatchNormalization": (

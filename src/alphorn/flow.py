@@ -81,6 +81,54 @@ class Stop:
             stack.extend(reversed(stop.children))
 
 
+@dataclass(frozen=True)
+class Leaf:
+    """A stop that stands for itself in a flat graph.
+
+    Args:
+        stop: It.
+        above: The stops of inner models in which it is, from outside to inside.
+        sources: What it takes: other leaves, each with the shape of the mask that comes along.
+    """
+
+    stop: Stop
+    above: tuple[Stop, ...] = ()
+    sources: tuple[tuple["Leaf", Shape | None], ...] = ()
+
+
+def leaves_of(flow: Stop, inner: bool = True) -> list[Leaf]:
+    """Returns what is in a model as a flat graph, in the order of its calls.
+
+    Args:
+        flow: The stop of the model.
+        inner: Whether layers of inner models stand for these.
+    """
+    found: list[Leaf] = []
+
+    def ends(stops: tuple[Stop, ...], above: tuple[Stop, ...], outer: tuple) -> list[list[Leaf]]:
+        made: list[list[Leaf]] = []
+        for stop in stops:
+            sources: dict[int, tuple[Leaf, Shape | None]] = {}
+            for edge in stop.edges:
+                given = (
+                    outer if edge.source is None else [(x, edge.mask) for x in made[edge.source]]
+                )
+                sources |= {id(leaf): (leaf, mask) for leaf, mask in given}
+            if inner and stop.children:
+                inside = ends(stop.children, (*above, stop), tuple(sources.values()))
+                out = [
+                    x for s, xs in zip(stop.children, inside, strict=True) if s.gives for x in xs
+                ]
+            else:
+                out = [Leaf(stop, above, tuple(sources.values()))]
+                found.extend(out)
+            made.append(out)
+        return made
+
+    ends(flow.children, (), ())
+    return found
+
+
 def arguments_of(model: Model) -> dict[str, Any] | None:
     """Returns what `model` is called on, as Symbols by name; None where it is not known yet.
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from alphorn.errors import missing
-from alphorn.flow import Stop
+from alphorn.flow import Stop, leaves_of
 from alphorn.models.model import Model
 from alphorn.viz.boxes import Box, Shown, badge, safe
 from alphorn.viz.models import asked_flow
@@ -70,84 +70,41 @@ def model_to_dot(
         dot: Any = _cluster(pydot, flow)
     else:
         dot = pydot.Dot(rankdir=rankdir, concentrate=True, dpi=dpi, splines=splines)
-    _Writer(pydot, dot, shown).add(dot, flow.children, {})
+    graphs, nodes, edges = {}, set(), set()
+    for leaf in leaves_of(flow, expand_nested):
+        graph = dot
+        for stop in leaf.above:
+            if _name(stop) not in graphs:
+                graphs[_name(stop)] = _cluster(pydot, stop)
+                graph.add_subgraph(graphs[_name(stop)])
+            graph = graphs[_name(stop)]
+        name = _name(leaf.stop)
+        if name not in nodes:
+            nodes.add(name)
+            graph.add_node(_node(pydot, name, Box(leaf.stop, shown)))
+        for source, mask in leaf.sources:
+            pair = _name(source.stop), name
+            if pair not in edges:
+                edges.add(pair)
+                masked = (
+                    {"color": COLOURS["mask"][0], "penwidth": 2.5} if show_masks and mask else {}
+                )
+                dot.add_edge(pydot.Edge(*pair, **masked))
     return dot
 
 
-class _Writer:
-    """Puts the stops of a model into a graph.
-
-    Args:
-        pydot: The package.
-        dot: The whole graph; edges stand in it, nodes in it or in its clusters.
-        shown: What is shown.
-    """
-
-    def __init__(self, pydot: Any, dot: Any, shown: Shown):
-        self.pydot, self.dot, self.shown = pydot, dot, shown
-        self.known: set[Any] = set()  # nodes and edges
-
-    def add(self, graph: Any, stops: tuple[Stop, ...], outer: dict[str, bool]) -> None:
-        """Adds stops.
-
-        Args:
-            graph: The graph or cluster in which they stand.
-            stops: Those of a model.
-            outer: What leads into the model: nodes, and whether a mask comes from them.
-        """
-        for stop in stops:
-            sources: dict[str, bool] = {}
-            for edge in stop.edges:
-                if edge.source is None:
-                    sources |= outer
-                else:
-                    masked = self.shown.masks and edge.mask is not None
-                    sources |= dict.fromkeys(self._ends(stops[edge.source]), masked)
-            if self._opened(stop):
-                cluster = _cluster(self.pydot, stop)
-                self.add(cluster, stop.children, sources)
-                if self._is_new(cluster.get_name()):
-                    graph.add_subgraph(cluster)
-                continue
-            name = _name(stop)
-            if self._is_new(name):
-                graph.add_node(self._node(name, stop))
-            for source, masked in sources.items():
-                if self._is_new((source, name)):
-                    self.dot.add_edge(self._edge(source, name, masked))
-
-    def _is_new(self, thing: Any) -> bool:
-        known = thing in self.known
-        self.known.add(thing)
-        return not known
-
-    def _opened(self, stop: Stop) -> bool:
-        return self.shown.inner and bool(stop.children)
-
-    def _ends(self, stop: Stop) -> list[str]:
-        """Returns the nodes from which the outputs of a stop come."""
-        if not self._opened(stop):
-            return [_name(stop)]
-        return [name for inner in stop.children if inner.gives for name in self._ends(inner)]
-
-    def _edge(self, source: str, target: str, masked: bool) -> Any:
-        colour = {"color": COLOURS["mask"][0], "penwidth": 2.5} if masked else {}
-        return self.pydot.Edge(source, target, **colour)
-
-    def _node(self, name: str, stop: Stop) -> Any:
-        box = Box(stop, self.shown)
-        heading = f"<b>{safe(stop.name)}</b> ({safe(box.kind)})"
-        cells = [f"<td>{heading if self.shown.names else f'<b>{safe(box.kind)}</b>'}</td>"]
-        cells += [f"<td>{safe(text)}</td>" for _, text in box.lines]
-        if self.shown.masks and stop.fate:
-            ground, ink = FATES[stop.fate][:2]
-            text = f'<font color="{ink}"><b>{safe(badge(stop))}</b></font>'
-            cells.append(f'<td bgcolor="{ground}">{text}</td>')
-        rows = "".join(f"<tr>{cell}</tr>" for cell in cells)
-        table = f'<table border="0" cellborder="1" cellspacing="0" cellpadding="7">{rows}</table>'
-        return self.pydot.Node(
-            name, label=f"<{table}>", shape="plain", fontname="Helvetica", margin=0
-        )
+def _node(pydot: Any, name: str, box: Box) -> Any:
+    stop, kind = box.stop, f"<b>{safe(box.kind)}</b>"
+    named = f"<b>{safe(stop.name)}</b> ({safe(box.kind)})"
+    cells = [f"<td>{named if box.shown.names else kind}</td>"]
+    cells += [f"<td>{safe(text)}</td>" for _, text in box.lines]
+    if box.shown.masks and stop.fate:
+        ground, ink = FATES[stop.fate][:2]
+        text = f'<font color="{ink}"><b>{safe(badge(stop))}</b></font>'
+        cells.append(f'<td bgcolor="{ground}">{text}</td>')
+    rows = "".join(f"<tr>{cell}</tr>" for cell in cells)
+    table = f'<table border="0" cellborder="1" cellspacing="0" cellpadding="7">{rows}</table>'
+    return pydot.Node(name, label=f"<{table}>", shape="plain", fontname="Helvetica", margin=0)
 
 
 def _name(stop: Stop) -> str:
