@@ -83,8 +83,8 @@ FLOORS: list[list[str]] = [
         preprocessing.image.color preprocessing.image.resize preprocessing.image.files
         preprocessing.image.iterators preprocessing.image.batches preprocessing.image.memory
         preprocessing.image.folders preprocessing.image.frames preprocessing.image.normalization
-        preprocessing.image.generator preprocessing.image preprocessing.words preprocessing.numbering
-        preprocessing.tokenizer preprocessing.text preprocessing.draws preprocessing.py_dataset preprocessing.windows
+        preprocessing.image.generator preprocessing.image preprocessing.lists preprocessing.words
+        preprocessing.numbering preprocessing.tokenizer preprocessing.text preprocessing.draws preprocessing.py_dataset preprocessing.windows
         preprocessing.sequence
         preprocessing.directories preprocessing.datasets preprocessing
         utils.downloads utils.splitting
