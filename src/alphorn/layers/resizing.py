@@ -2,10 +2,9 @@
 
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, core
 
 from alphorn.core.layer import Family
 from alphorn.core.masked import extent
@@ -163,7 +162,7 @@ class _Cropping(_Resizing):
                     expected=f"more than {before + after}",
                 )
             # Rows end where they end: what is beyond is masked, not cut.
-            index[axis] = slice(before, jax.core.max_dim(size - after, before))
+            index[axis] = slice(before, core.max_dim(size - after, before))
         return inputs[tuple(index)]
 
 
