@@ -129,6 +129,12 @@ def parted(batch: Any) -> Any:
     return batch if now is None else _constrained(batch, now.rows())
 
 
+def in_place(variable: Any, value: Any) -> Any:
+    """Has XLA lay a Variable's traced new value out as the old one is."""
+    layout = variable.layout
+    return value if layout is None else _constrained(value, layout.backend_layout)
+
+
 def gathered(outputs: Any) -> Any:
     """Has XLA gather traced outputs, where other processes have parts of them."""
     now = distribution()

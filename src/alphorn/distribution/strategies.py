@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from alphorn.distribution.current import hold_from_now_on, holding
 from alphorn.distribution.mesh import DeviceMesh, LayoutMap, TensorLayout, list_devices
 from alphorn.distribution.placing import Placed
-from alphorn.errors import ArgumentError
+from alphorn.errors import ArgumentError, UnexpectedArgumentError
 
 
 class Distribution:
@@ -148,6 +148,7 @@ class ModelParallel(Distribution):
         layout_map: Layouts by paths; what none matches is whole on every device.
         batch_dim_name: The axis for rows, by default the first.
         auto_shard_dataset: As in `DataParallel`.
+        **kwargs: `device_mesh`, as older programs say it: that of the layouts.
 
     >>> import alphorn as keras
     >>> layouts = LayoutMap(DeviceMesh((1, 1), ["batch", "model"], ["cpu:0"]))
@@ -164,10 +165,15 @@ class ModelParallel(Distribution):
         layout_map: LayoutMap | None = None,
         batch_dim_name: str | None = None,
         auto_shard_dataset: bool = True,
+        **kwargs: Any,
     ):
         if not isinstance(layout_map, LayoutMap):
             raise ArgumentError("ModelParallel: layout_map", repr(layout_map), "a LayoutMap")
         mesh = layout_map.device_mesh
+        if kwargs.pop("device_mesh", mesh) is not mesh:
+            raise ArgumentError("ModelParallel: device_mesh", "another", "that of layout_map")
+        if kwargs:
+            raise UnexpectedArgumentError("ModelParallel", ", ".join(kwargs), "its own arguments")
         super().__init__(mesh, batch_dim_name or mesh.axis_names[0], auto_shard_dataset)
         self.layout_map = layout_map
 
