@@ -63,6 +63,9 @@ def settle(variables: Sequence[Any]) -> None:
         StateError: the processes do not have the same values.
     """
     place(variables)
+    now = distribution()
+    if now is not None:
+        now.look_at([v.path for v in variables])
     whole = [v.slot for v in variables if v.slot.is_fully_replicated] if several() else []
     check_same(
         "the weights",

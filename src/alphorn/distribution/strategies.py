@@ -72,6 +72,9 @@ class Distribution:
         """Returns the layout of what a layer gives, by `layer/output`; None leaves it to XLA."""
         return None
 
+    def look_at(self, paths: Sequence[str]) -> None:
+        """Is told the paths of the Variables of each program; a hook."""
+
     def scope(self) -> contextlib.AbstractContextManager[None]:
         """Returns a context in which this distribution holds."""
         return holding(self)
@@ -181,6 +184,15 @@ class ModelParallel(Distribution):
         """Returns the layout whose key matches the path; of an optimizer's state the weight's."""
         found = self.layout_map[(variable.follows or variable).path]
         return super().get_variable_layout(variable) if found is None else found
+
+    def look_at(self, paths: Sequence[str]) -> None:
+        """Warns where no key matches any of the paths: nothing would be spread."""
+        if not any(path in self.layout_map for path in paths):
+            warnings.warn(
+                f"no key of the LayoutMap, {list(self.layout_map)}, matches a Variable, and all are"
+                f" whole on every device; keys match whole paths: {', '.join(paths[:4])}, ...",
+                stacklevel=2,
+            )
 
     def get_tensor_layout(self, path: str) -> TensorLayout | None:
         """Returns the layout whose key matches."""
