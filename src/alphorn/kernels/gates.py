@@ -29,6 +29,7 @@ from alphorn.kernels.cells import (
     lstm_cell,
     simple_cell,
 )
+from alphorn.kernels.device import for_any_device
 from alphorn.kernels.loops import Weights
 from alphorn.kernels.stepping import scan_cell
 
@@ -89,7 +90,7 @@ def _run(
     if not batch * steps:
         shape = (batch, steps) if sequences else (batch,)
         return jnp.zeros((*shape, states[0].shape[1]), states[0].dtype), states
-    if batch * steps < _MOST_PLACES:
+    if not for_any_device() and batch * steps < _MOST_PLACES:
         chosen = loops.Options(go_backwards, zero_output_for_mask, sequences)
         found: Any = recurrence.recur(cell, chosen, x, mask, states, weights, drop)
         outputs, last = found

@@ -172,6 +172,8 @@ class Cutting:
         size, most = data.batch_size, min(_MOST_ROWS, data.rows)
         if data.lengths:
             most = min(most, data.rows // _SHARE)
+        if 2 * size > most:
+            return size
         a_row = _bytes_a_row(self.model, data)
         work = work_of(self.model.variables, data.whole(slice(0, 1)))
         while 2 * size <= most and 2 * size * a_row <= _MOST_BYTES and size * work < _LARGE_CALL:

@@ -381,17 +381,18 @@ class Steps(Tracked if TYPE_CHECKING else object):
         return Batch(batch.x, batch.y, class_weights(batch.y, batch.weight, table, one_hot))
 
     def _program(self, step: str) -> Any:
+        own, trainable = self.variables, set(self.trainable_variables)
         if step == "predict_step":
             kept = [v for m in self.metrics for v in m.variables]  # a call may count
-            variables = _unique([*self.variables, *kept])
+            variables = _unique([*own, *kept])
         else:
             if step == "train_step" and not self.optimizer.built:
                 with interrupts_held():
                     self.optimizer.build(self.trainable_variables)
             sums = [v for m in self.metrics for v in m.variables]
             state = self.optimizer.variables if step == "train_step" else []
-            variables = _unique([*self.variables, *state, *sums])
-        switches = tuple(v in set(self.trainable_variables) for v in self.variables)
+            variables = _unique([*own, *state, *sums])
+        switches = tuple(v in trainable for v in own)
         revision = self.optimizer.revision if step == "train_step" else 0
         places = distribution()
         key = (step, tuple(map(id, variables)), switches, self.run_eagerly, revision, places)
