@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from alphorn.distribution.processes import agreed
+from alphorn.distribution.processes import agreed, check_same
 from alphorn.errors import ArgumentError, DataError, UnexpectedArgumentError
 from alphorn.training.cutting import running
 from alphorn.training.data import Table, is_table
@@ -111,6 +111,11 @@ class Trainer(Measuring):
         position = Position(self, data, order, initial_epoch, events.callbacks)
         self.fit_position = position
         events("train_begin")
+        check_same(
+            "where fit begins",
+            f"epoch {position.epoch}, step {position.step}",
+            "backup_dir must be a folder that all processes see",
+        )
         try:
             while position.epoch < epochs and not position.stopped:
                 epoch = position.epoch
