@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from alphorn.errors import AlphornError, FileError
+
 
 @contextlib.contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
@@ -25,3 +27,24 @@ def written_beside(path: Path) -> Iterator[Path]:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Is `written_beside` for libraries of which each says a full disk in its own way.
+
+    Raises:
+        FileError: where the file could not be written.
+    """
+    try:
+        with written_beside(path) as beside:
+            yield beside
+    except AlphornError:
+        raise
+    except Exception as error:
+        raise FileError(
+            f"{path} could not be written",
+            received=f"{type(error).__name__}: {error}",
+            expected="a folder with room for the file",
+            fix="make room and save again: what stood there before was left as it was",
+        ) from error

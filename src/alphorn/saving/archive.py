@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 
 from alphorn.errors import ArgumentError, FileError
-from alphorn.files import written_beside
+from alphorn.files import whole_file
 from alphorn.layers.lambda_ import Lambda
 from alphorn.models.model import Model
 from alphorn.saving.configs import model_from, model_json, parsed
@@ -82,13 +82,13 @@ def save_model(
         path.mkdir(exist_ok=True)
         with contextlib.ExitStack() as together:
             for name, text in texts.items():
-                beside = together.enter_context(written_beside(path / name))
+                beside = together.enter_context(whole_file(path / name))
                 beside.write_text(text, encoding="utf-8")
-            beside = together.enter_context(written_beside(path / WEIGHTS))
+            beside = together.enter_context(whole_file(path / WEIGHTS))
             with h5py.File(beside, "w") as file:
                 write_h5(file, parts)
         return
-    with written_beside(path) as beside, tempfile.TemporaryFile(dir=path.parent) as scratch:
+    with whole_file(path) as beside, tempfile.TemporaryFile(dir=path.parent) as scratch:
         with h5py.File(scratch, "w") as file:
             write_h5(file, parts)
         scratch.seek(0)

@@ -19,7 +19,7 @@ import numpy as np
 
 from alphorn.core.variable import Variable
 from alphorn.errors import AlphornError, ArgumentError, FileError
-from alphorn.files import written_beside
+from alphorn.files import whole_file
 from alphorn.saving.places import Holder
 from alphorn.training.interrupts import interrupts_held
 
@@ -305,9 +305,9 @@ def write_shards(path: Path, parts: Sequence[Holder], limit: float) -> None:
             if name not in names:
                 names.append(name)
     with contextlib.ExitStack() as together:  # renamed together, once all are written
-        target = together.enter_context(written_beside(path))
+        target = together.enter_context(whole_file(path))
         besides = [
-            together.enter_context(written_beside(path.with_name(_shard_name(base, i))))
+            together.enter_context(whole_file(path.with_name(_shard_name(base, i))))
             for i in range(len(shards))
         ]
         for beside, held in zip(besides, shards, strict=True):
