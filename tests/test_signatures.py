@@ -88,6 +88,7 @@ DIFFERENCES = {
     ),
     "Sequential.call": ("kwargs", "layers in a row take data and training only"),
     "Variable": ("kwargs layout", "the layout is JAX's sharding of the value"),
+    "callbacks.ModelCheckpoint": ("save_on_background", "as Keras's OrbaxCheckpoint has it"),
     "callbacks.ProgbarLogger": ("verbose", "given to it, where Keras reads it from fit"),
     "callbacks.ReduceLROnPlateau": ("kwargs", "only old names in Keras"),
     "layers.GRU.get_initial_state": ("batch_size", "one row by default"),

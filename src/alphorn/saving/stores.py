@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -42,6 +43,8 @@ def assign(pairs: Iterable[tuple[Variable, Entry]], fresh: bool) -> None:
     values = ((variable, entry.read()) for variable, entry in pairs)
     with interrupts_held():
         for variable, value in values if fresh else list(values):
+            if fresh:  # its first value goes before the other comes
+                variable.rebind(jax.ShapeDtypeStruct(variable.shape, variable.dtype))  # pyright: ignore[reportArgumentType]
             variable.assign(value)
 
 
