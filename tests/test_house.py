@@ -65,7 +65,7 @@ FLOORS: list[list[str]] = [
     ],
     [
         """training training.interrupts training.events training.progress training.profile training.monitors training.callbacks
-        training.checkpoints
+        training.background training.checkpoints
         training.shapes training.ragged training.workers training.known training.trimming
         training.lengths training.data training.streams training.step training.compiled
         training.position training.preparing training.report training.outputs training.cutting training.stepping
