@@ -9,10 +9,10 @@ from alphorn.training.callbacks import (
     History,
     LambdaCallback,
     LearningRateScheduler,
-    ModelCheckpoint,
     ReduceLROnPlateau,
     TerminateOnNaN,
 )
+from alphorn.training.checkpoints import ModelCheckpoint
 from alphorn.training.profile import EpochProfile, Profile
 from alphorn.training.progress import ProgressBar as ProgbarLogger
 from alphorn.viz.tensorboard import TensorBoard
