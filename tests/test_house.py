@@ -73,7 +73,7 @@ FLOORS: list[list[str]] = [
         models.model models.sequential flow summary
         viz.layout viz.style viz.drawing viz
         checking.running checking.batches checking.comparing checking.wording checking
-        saving.places saving.stores saving.legacy_weights saving.weights saving.configs
+        saving.places saving.attributes saving.stores saving.legacy_weights saving.weights saving.configs
         saving.legacy_writing saving.legacy_h5 saving.archive saving models""",
         """preprocessing.image.packages preprocessing.image.arrays preprocessing.image.affine
         preprocessing.image.color preprocessing.image.resize preprocessing.image.files
@@ -89,7 +89,7 @@ FLOORS: list[list[str]] = [
         datasets.california_housing datasets""",
     ],
     [
-        """backend.nodes backend.rows backend.state backend.network backend.graphs backend scikit_learn""",
+        """backend.nodes backend.rows backend.state backend.network backend.graphs backend scikit_learn wrappers""",
     ],
     [
         "",  # the package itself: names only
@@ -101,7 +101,7 @@ FLOORS: list[list[str]] = [
 
 # Imported where they are used, so that the package works without them.
 OPTIONAL = frozenset(
-    "cv2 matplotlib pandas PIL scipy flatbuffers grain safetensors tensorflow torch".split()
+    "cv2 matplotlib pandas PIL scipy flatbuffers grain safetensors sklearn tensorflow torch".split()
 )
 REQUIRED = frozenset("alphorn h5py jax numpy optax rich".split())
 

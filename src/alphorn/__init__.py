@@ -21,6 +21,7 @@ from alphorn import (
     summary,
     utils,
     viz,
+    wrappers,
 )
 from alphorn.checking import check_padding
 from alphorn.config import DTypePolicy
@@ -107,4 +108,5 @@ __all__ = [
     "value_and_grad",
     "viz",
     "with_mask",
+    "wrappers",
 ]
