@@ -77,7 +77,7 @@ FLOORS: list[list[str]] = [
         viz.layout viz.style viz.boxes viz.drawing viz.picture viz.models viz.dot
         viz.attention viz.projection viz.tensorboard viz callbacks
         checking.running checking.batches checking.comparing checking.wording checking
-        saving.places saving.stores saving.legacy_weights saving.weights saving.configs
+        saving.places saving.attributes saving.stores saving.legacy_weights saving.weights saving.configs
         saving.legacy_writing saving.legacy_h5 saving.archive saving.export saving models""",
         """preprocessing.image.packages preprocessing.image.arrays preprocessing.image.affine
         preprocessing.image.color preprocessing.image.resize preprocessing.image.files
@@ -93,7 +93,7 @@ FLOORS: list[list[str]] = [
         datasets.california_housing datasets""",
     ],
     [
-        "utils scikit_learn",
+        "utils scikit_learn wrappers",
         """backend.nodes backend.rows backend.state backend.network backend.graphs backend""",
     ],
     [
@@ -106,7 +106,7 @@ FLOORS: list[list[str]] = [
 
 # Imported where they are used, so that the package works without them.
 OPTIONAL = frozenset(
-    "cv2 flatbuffers grain matplotlib pandas PIL pydot resvg_py safetensors scipy tensorboardX tensorflow torch".split()
+    "cv2 flatbuffers grain matplotlib pandas PIL pydot resvg_py safetensors scipy sklearn tensorboardX tensorflow torch".split()
 )
 REQUIRED = frozenset("alphorn h5py jax numpy optax rich".split())
 

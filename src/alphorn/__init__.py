@@ -22,6 +22,7 @@ from alphorn import (
     summary,
     utils,
     viz,
+    wrappers,
 )
 from alphorn.checking import check_padding
 from alphorn.config import DTypePolicy
@@ -109,4 +110,5 @@ __all__ = [
     "value_and_grad",
     "viz",
     "with_mask",
+    "wrappers",
 ]

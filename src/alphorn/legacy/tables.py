@@ -37,7 +37,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "callbacks.callbacks": "callbacks",
         "backend.tensorflow_backend backend.common backend.load_backend": "backend",
         "optimizers.legacy optimizers.experimental": "optimizers",
-        "wrappers wrappers.scikit_learn": "scikit_learn",
+        "wrappers.scikit_learn": "scikit_learn",
         "legacy legacy.interfaces": "top",
         "api": "top",
     }.items()

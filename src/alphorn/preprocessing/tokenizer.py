@@ -26,6 +26,16 @@ from alphorn.preprocessing.words import (
 __all__ = ["Tokenizer", "tokenizer_from_json"]
 
 MODES = ("binary", "count", "freq", "tfidf")
+# What `to_json` writes beside the tables.
+_SAVED = {
+    "num_words": int | float,
+    "filters": str | list,
+    "lower": bool | int,
+    "split": str,
+    "char_level": bool | int,
+    "oov_token": str,
+    "document_count": int | float,
+}
 # A call with fewer texts does not go through all words that were seen before it.
 _FEW_TEXTS = 100
 _KEPT_WORDS = 1 << 17
@@ -377,8 +387,13 @@ def tokenizer_from_json(json_string: str) -> Tokenizer:
     """
     try:
         config = dict(json.loads(json_string)["config"])
-        tables = {name: json.loads(config.pop(name)) for name in _TABLES}
-    except (ValueError, KeyError, TypeError) as error:
+        tables = {name: _table(name, config.pop(name)) for name in _TABLES}
+        for name, kinds in _SAVED.items():
+            if not isinstance(config.get(name), kinds | None):
+                raise TypeError(f"{name} is {config[name]!r:.60}")
+        if unknown := config.keys() - _SAVED.keys():
+            raise KeyError(", ".join(unknown))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArgumentError(
             "tokenizer_from_json",
             received=f"{json_string!r:.60}: {type(error).__name__}: {error}",
@@ -389,7 +404,16 @@ def tokenizer_from_json(json_string: str) -> Tokenizer:
     tokenizer = Tokenizer(**config)
     tokenizer.word_counts = OrderedDict(tables["word_counts"])
     tokenizer.word_docs.update(tables["word_docs"])
-    tokenizer.index_docs.update({int(k): v for k, v in tables["index_docs"].items()})
-    tokenizer.index_word = {int(k): v for k, v in tables["index_word"].items()}
+    tokenizer.index_docs.update(tables["index_docs"])
+    tokenizer.index_word = tables["index_word"]
     tokenizer.word_index = tables["word_index"]
     return tokenizer
+
+
+def _table(name: str, text: str) -> dict[Any, Any]:
+    """Returns one of the tables of a vocabulary, ids as numbers."""
+    table = {int(k) if name[:5] == "index" else k: v for k, v in json.loads(text).items()}
+    of = str | int | float if name == "index_word" else int | float
+    if not all(isinstance(value, of) for value in table.values()):
+        raise TypeError(f"{name} has other values than {of}")
+    return table

@@ -37,10 +37,8 @@ Opener = Callable[[Path], contextlib.AbstractContextManager[Store]]
 OPENERS: dict[str, Opener] = {}
 
 
-@contextlib.contextmanager
-def _h5(path: Path) -> Iterator[Store]:
-    with h5_file(path, path.name) as file:
-        yield H5Store(file, path.name)
+def _h5(path: Path) -> contextlib.AbstractContextManager[Store]:
+    return h5_file(path, path.name)
 
 
 @contextlib.contextmanager
@@ -129,9 +127,8 @@ def load_weights(
         raise ArgumentError("load_weights", received=str(path), expected="a file that exists")
     opener = next(o for ending, o in OPENERS.items() if path.name.endswith(ending))
     with opener(path) as store:
-        if isinstance(store, H5Store) and is_legacy(store.file):
-            legacy = LegacyWeights(store.file, path.name)
-            found = legacy.fitting(model, skip_mismatch, by_name, leave)
+        if isinstance(store, H5Store) and is_legacy(store):
+            found = LegacyWeights(store).fitting(model, skip_mismatch, by_name, leave)
             assign(found, fresh=False)
             return
         read_into(model, store, path.name, skip_mismatch, by_name, leave)

@@ -380,6 +380,11 @@ class Steps(Tracked if TYPE_CHECKING else object):
         one_hot = len(output.shape) == rank and rank > max(masked, 1)
         return Batch(batch.x, batch.y, class_weights(batch.y, batch.weight, table, one_hot))
 
+    def _optimizers_state(self) -> list[Any]:
+        """Returns the state of the optimizer, and of others that a step of one's own may use."""
+        held = [o for o in vars(self).values() if isinstance(o, optimizers.Optimizer)]
+        return [v for o in (self.optimizer, *held) for v in o.variables]
+
     def _program(self, step: str) -> Any:
         own, trainable = self.variables, set(self.trainable_variables)
         if step == "predict_step":
@@ -390,7 +395,7 @@ class Steps(Tracked if TYPE_CHECKING else object):
                 with interrupts_held():
                     self.optimizer.build(self.trainable_variables)
             sums = [v for m in self.metrics for v in m.variables]
-            state = self.optimizer.variables if step == "train_step" else []
+            state = self._optimizers_state() if step == "train_step" else []
             variables = _unique([*own, *state, *sums])
         switches = tuple(v in trainable for v in own)
         revision = self.optimizer.revision if step == "train_step" else 0
