@@ -186,10 +186,15 @@ def topological_order(outputs: Iterable[Symbol], stop: Iterable[Symbol] = ()) ->
 
 
 def unknown_sizes(shape: Iterable[int | None]) -> Shape:
-    """Returns `shape` with None where a stand-in for an unknown size stands, or a multiple of it."""
+    """Returns `shape` with None for sizes that are left open.
+
+    That is where a stand-in for an unknown size stands, or a multiple of it, and where
+    `jax.export` writes a name.
+    """
+    shape = tuple(s if isinstance(s, int) else None for s in shape)
     sizes = _standing_in.get()
     if sizes is None:
-        return tuple(shape)
+        return shape
     batch, other = sizes
     return tuple(
         None if (s and s % other == 0) or (axis == 0 and s == batch) else s

@@ -73,6 +73,9 @@ def convolve(
     ]
     if mask is not None:
         x, pads[0] = align(x, mask, sizes[0], strides[0], dilation[0], padding)
+    if not all(isinstance(n, int) for pad in pads for n in pad):  # `jax.export` knows no sizes
+        x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)])
+        pads = [(0, 0)] * rank
     if groups == 1:
         planes = convolve_planes(x, kernel, strides, pads, dilation)
         if planes is not None:

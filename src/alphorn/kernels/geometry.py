@@ -50,6 +50,17 @@ def span(kernel: int, dilation: int = 1) -> int:
     return (kernel - 1) * dilation + 1
 
 
+def _at_least_0(length: Length) -> Length:
+    if isinstance(length, Array):
+        return jnp.maximum(length, 0)
+    return jax.core.max_dim(length, 0)  # which knows the symbolic sizes of jax.export
+
+
+def is_shorter(length: int, least: int) -> bool:
+    """Returns whether an axis is known to be too short; one that jax.export left open is not."""
+    return isinstance(length, int) and length < least
+
+
 def output_length(
     length: Length, kernel: int, stride: int = 1, dilation: int = 1, padding: str = "valid"
 ) -> Length:
@@ -61,11 +72,7 @@ def output_length(
     check_padding(padding)
     if padding != "valid":
         return -(-length // stride)
-    windows = (length - span(kernel, dilation)) // stride + 1
-    if isinstance(windows, Array):
-        return jnp.maximum(windows, 0)
-    # A symbolic dimension of jax.export cannot be compared with 0.
-    return max(windows, 0) if isinstance(windows, int) else windows
+    return _at_least_0((length - span(kernel, dilation)) // stride + 1)
 
 
 def left_padding(
@@ -83,7 +90,7 @@ def left_padding(
     if padding == "causal":
         return length * 0 + (k - 1)
     total = (-(-length // stride) - 1) * stride + k - length
-    return (jnp.maximum(total, 0) if isinstance(total, Array) else max(total, 0)) // 2
+    return _at_least_0(total) // 2
 
 
 def axis_pads(
@@ -97,7 +104,9 @@ def axis_pads(
     if padding == "causal":
         return k - 1, 0
     # At stride 1 without the length, which may be symbolic.
-    total = k - 1 if stride == 1 else max((-(-length // stride) - 1) * stride + k - length, 0)
+    total = k - 1
+    if stride > 1:
+        total = _at_least_0((-(-length // stride) - 1) * stride + k - length)
     return total // 2, total - total // 2
 
 

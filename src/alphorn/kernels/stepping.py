@@ -12,6 +12,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from alphorn.core.masked import expand_to, extent, fill_masked
+from alphorn.kernels.device import for_any_device
 
 
 def reverse_by_extent(x: Array, mask: Array | None = None) -> Array:
@@ -86,7 +87,7 @@ def scan_cell(
             new = jax.tree.map(lambda n, o: jnp.where(expand_to(valid, n.ndim), n, o), new, states)
         return new, output
 
-    if unroll and leaves[0].shape[1]:
+    if unroll and leaves[0].shape[1] and not for_any_device():
         outputs = []
         for t in range(leaves[0].shape[1]):
             valid = None if steps is None else steps[t]

@@ -12,7 +12,7 @@ from alphorn.core.rules import resample
 from alphorn.errors import ArgumentError, ShapeError, StateError
 from alphorn.initializers import AsInitializer
 from alphorn.kernels.convolution import convolve
-from alphorn.kernels.geometry import per_axis, resampled_mask, span
+from alphorn.kernels.geometry import is_shorter, per_axis, resampled_mask, span
 from alphorn.layers import older
 from alphorn.layers.layout import check_rank, mask_of_windows, set_layout
 from alphorn.regularizers import AsRegularizer
@@ -119,7 +119,7 @@ class _Convolution(Family):
         ):
             # Rows shorter than a window have no output: so has a batch of such rows.
             absent = mask is not None and axis == 0
-            if size < span(width, dilation) and not absent:
+            if is_shorter(size, span(width, dilation)) and not absent:
                 raise ShapeError(
                     f"{type(self).__name__} '{self.name}': no window fits",
                     received=f"shape {tuple(inputs.shape)}",

@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -10,6 +11,7 @@ from alphorn.core.layer import Family
 from alphorn.core.masked import extent
 from alphorn.core.rules import filled, resample
 from alphorn.errors import ArgumentError, ShapeError
+from alphorn.kernels.geometry import is_shorter
 from alphorn.kernels.resizing import METHODS, magnify
 from alphorn.layers.layout import check_rank, mask_of_windows, set_layout
 
@@ -154,14 +156,14 @@ class _Cropping(_Resizing):
         for axis, (before, after) in zip(self._spatial_axes(), self._cropped, strict=True):
             size = inputs.shape[axis]
             # Rows that are too short have nothing left: so has a batch of such rows.
-            if before + after >= size and (steps is None or axis > 1):
+            if is_shorter(size, before + after + 1) and (steps is None or axis > 1):
                 raise ShapeError(
                     f"{type(self).__name__} '{self.name}'",
                     received=f"shape {tuple(inputs.shape)}: {size} on axis {axis}",
                     expected=f"more than {before + after}",
                 )
             # Rows end where they end: what is beyond is masked, not cut.
-            index[axis] = slice(before, max(size - after, before))
+            index[axis] = slice(before, jax.core.max_dim(size - after, before))
         return inputs[tuple(index)]
 
 

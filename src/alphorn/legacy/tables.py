@@ -146,7 +146,6 @@ GONE: dict[str, str] = {
     "utils.get_source_inputs": "model.inputs",
     "callbacks.BaseLogger": "History, which fit returns",
     "callbacks.RemoteMonitor": "a LambdaCallback",
-    "callbacks.TensorBoard": "CSVLogger, or History, which fit returns",
     "optimizers.TFOptimizer": "the optimizers of this room, or an Optimizer of your own on Optax",
     "applications": "a model of your own, and load_weights",
     "estimator": "model.fit",

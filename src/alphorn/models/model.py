@@ -14,6 +14,7 @@ from alphorn.core.rules import nest
 from alphorn.core.symbol import Symbol, infer, is_symbol, symbols_in, symbols_like
 from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError, StateError
+from alphorn.kernels.device import for_any_device
 from alphorn.models.capture import Capturing
 from alphorn.models.config import graph_config, graph_from_config
 from alphorn.models.graph import Graph
@@ -323,6 +324,8 @@ class Model(Capturing, Older, Trainer, Layer):  # pyright: ignore[reportIncompat
             super()._ensure_built(arguments)
 
     def _note(self, arguments: dict[str, Any]) -> None:
+        if for_any_device():  # an export is no call
+            return
         now = {k: symbols_like(v) for k, v in arguments.items()}
         now = {k: v for k, v in now.items() if symbols_in(v)}
         before = any(s.masked for s in symbols_in(self.seen_arguments or {}))
@@ -351,6 +354,26 @@ class Model(Capturing, Older, Trainer, Layer):  # pyright: ignore[reportIncompat
         """Reads the weights from such a file, or from a `.keras` archive; also `by_name=True`."""
         Model.weights_reader(self, filepath, skip_mismatch, **kwargs)
 
+    def export(
+        self,
+        filepath: Any,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Writes a program that runs without this library: `format="stablehlo"`.
+
+        Args:
+            filepath: Of the file.
+            format: "stablehlo"; Keras's default is TensorFlow's, which is not written here.
+            verbose: Whether it says what the program takes and gives; by default it does.
+            input_signature: What stands for the inputs; see `docs/export.md`.
+            **kwargs: `platforms=("cpu", "cuda")`.
+        """
+        Model.exporter(self, filepath, format, verbose, input_signature, **kwargs)
+
+    exporter: ClassVar[Callable[..., None]]
     model_writer: ClassVar[Callable[..., None]]
     json_writer: ClassVar[Callable[..., str]]
     weights_writer: ClassVar[Callable[..., None]]

@@ -71,7 +71,7 @@ def broadcast_shape(op: Op, operands: Sequence[Any]) -> tuple[int, ...]:
     """
     shapes = [x.shape for x in operands]
     try:
-        return np.broadcast_shapes(*shapes)
+        return jnp.broadcast_shapes(*shapes)
     except ValueError:
         pass
     longest = max(shapes, key=len)

@@ -1,5 +1,6 @@
 """Files: whole models, weights, configs."""
 
+import alphorn.saving.export  # noqa: F401  (gives models their `export`)
 from alphorn.naming import (
     custom_object_scope,
     get_custom_objects,

@@ -10,6 +10,7 @@ import h5py
 
 from alphorn.core.layer import Layer
 from alphorn.core.variable import Variable
+from alphorn.distribution.processes import leads
 from alphorn.errors import ArgumentError, ShapeError, UnexpectedArgumentError
 from alphorn.files import written_beside
 from alphorn.models.model import Model
@@ -242,7 +243,7 @@ def _fitting(
 
 def may_write(what: str, path: Path, overwrite: bool) -> None:
     """Makes the folder of a file; raises where the file is there and must stay."""
-    if path.exists() and not overwrite:
+    if path.exists() and not overwrite and leads():
         raise ArgumentError(what, f"{path}, which exists", "a new name, or overwrite=True")
     path.parent.mkdir(parents=True, exist_ok=True)
 

@@ -2,9 +2,7 @@
 
 import csv
 import inspect
-import math
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from alphorn.distribution.processes import leads
 from alphorn.errors import ArgumentError, StateError
 from alphorn.training.events import EVENTS, Callback, CallbackList, History
 from alphorn.training.interrupts import interrupts_held
+from alphorn.training.monitors import Watcher
 
 __all__ = [
     "CSVLogger",
@@ -24,81 +24,12 @@ __all__ = [
     "History",
     "LambdaCallback",
     "LearningRateScheduler",
-    "ModelCheckpoint",
     "ReduceLROnPlateau",
     "TerminateOnNaN",
 ]
 
 
-_RISING = "acc auc precision recall f1 fbeta iou r2 dice similarity sensitivity specificity".split()
-_FALLING = (
-    "loss error mse mae mape msle rmse crossentropy divergence poisson hinge perplexity".split()
-)
-
-
-class _Watcher(Callback):
-    """Base of callbacks that compare a figure with its best so far."""
-
-    def __init__(self, monitor: str, mode: str, min_delta: float = 0.0):
-        super().__init__()
-        if mode not in ("auto", "min", "max"):
-            raise ArgumentError(
-                f"{type(self).__name__}: mode", repr(mode), "'auto', 'min' or 'max'"
-            )
-        self.monitor, self.mode = monitor, mode
-        self.min_delta = abs(min_delta)
-        self.best: float | None = None
-
-    def _direction(self) -> str:
-        """Whether more is better, by the name of the figure or the class of the metric."""
-        if self.mode != "auto":
-            return self.mode
-        name = self.monitor.removeprefix("val_")
-        model = self.model
-        classes = (
-            [type(m).__name__ for m in model.metrics if m.name == name]
-            if hasattr(model, "metrics")
-            else []
-        )
-        for word in (name, *classes):
-            if any(part in word.lower() for part in _FALLING):
-                return "min"
-            if any(part in word.lower() for part in _RISING):
-                return "max"
-        raise ArgumentError(
-            f"{type(self).__name__}: monitor",
-            received=f"{self.monitor!r}, of which nobody knows whether more is better",
-            expected="mode='max' or mode='min' beside it",
-        )
-
-    def _is_better(self, now: float, best: float | None) -> bool:
-        if best is None:
-            return not math.isnan(now)
-        if self._direction() == "max":
-            return now - self.min_delta > best
-        return now + self.min_delta < best
-
-    def _figure(self, logs: Any) -> float | None:
-        """Returns the figure, or warns that there is none: validation may not be due."""
-        value = (logs or {}).get(self.monitor)
-        if value is None:
-            warnings.warn(
-                f"{type(self).__name__}: monitor='{self.monitor}' is not among the figures of this"
-                f" epoch: {', '.join(logs or {})}; those of validation need validation_data or"
-                " validation_split",
-                stacklevel=2,
-            )
-            return None
-        if np.ndim(value):
-            raise ArgumentError(
-                f"{type(self).__name__}: monitor='{self.monitor}'",
-                received=f"an array of shape {np.shape(value)}",
-                expected="a figure that is one number",
-            )
-        return float(value)
-
-
-class EarlyStopping(_Watcher):
+class EarlyStopping(Watcher):
     """Ends training when a figure no longer gets better.
 
     Args:
@@ -167,101 +98,6 @@ class EarlyStopping(_Watcher):
                 self.model.set_weights(self.best_weights)
 
 
-class ModelCheckpoint(_Watcher):
-    """Writes the model as training goes on, beside and then renamed.
-
-    Args:
-        filepath: May name the epoch and figures: `"{epoch:02d}-{val_loss:.2f}.keras"`.
-        monitor: The figure for `save_best_only`.
-        verbose: Whether it says so.
-        save_best_only: Whether only better epochs are written.
-        save_weights_only: Whether weights alone are written, to `.weights.h5` or `.safetensors`.
-        mode: "min", "max" or "auto".
-        save_freq: "epoch", or a number of batches.
-        initial_value_threshold: What must be beaten first.
-    """
-
-    backed_up = ("best", "_batches")
-
-    def __init__(
-        self,
-        filepath: Any,
-        monitor: str = "val_loss",
-        verbose: int = 0,
-        save_best_only: bool = False,
-        save_weights_only: bool = False,
-        mode: str = "auto",
-        save_freq: Any = "epoch",
-        initial_value_threshold: float | None = None,
-    ):
-        super().__init__(monitor, mode)
-        self.filepath, self.verbose = os.fspath(filepath), verbose
-        self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
-        self.save_freq = save_freq
-        self.best = initial_value_threshold
-        self._batches = self._epoch = 0
-        if save_freq != "epoch" and not isinstance(save_freq, int):
-            raise ArgumentError(
-                "ModelCheckpoint: save_freq", repr(save_freq), "'epoch' or a number"
-            )
-        endings = (".weights.h5", ".safetensors") if save_weights_only else (".keras",)
-        if not self.filepath.endswith(endings):
-            raise ArgumentError(
-                f"ModelCheckpoint: filepath, with save_weights_only={save_weights_only}",
-                received=repr(self.filepath),
-                expected=f"a name that ends in {' or '.join(endings)}",
-            )
-
-    @property
-    def wants_batches(self) -> bool:
-        """Only with a number as `save_freq`."""
-        return self.save_freq != "epoch"
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Notes the epoch."""
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Writes every so many batches."""
-        if self.save_freq != "epoch":
-            self._batches += 1
-            if self._batches >= self.save_freq:
-                self._batches = 0
-                self._write(self._epoch, logs, batch)
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Writes after the epoch."""
-        if self.save_freq == "epoch":
-            self._write(epoch, logs, None)
-
-    def _path(self, epoch: int, logs: dict[str, Any], batch: int | None) -> Path:
-        names = {"epoch": epoch + 1} | ({} if batch is None else {"batch": batch + 1}) | logs
-        try:
-            return Path(self.filepath.format(**names))
-        except KeyError as error:
-            raise ArgumentError(
-                f"ModelCheckpoint: filepath {self.filepath!r}",
-                received=f"{error}, which has no value now",
-                expected=f"some of {', '.join(names)}",
-            ) from None
-
-    def _write(self, epoch: int, logs: Any, batch: int | None) -> None:
-        path, said = self._path(epoch, dict(logs or {}), batch), ""
-        if self.save_best_only:
-            now = self._figure(logs)
-            if now is not None:
-                if not self._is_better(now, self.best):
-                    if self.verbose:
-                        print(f"Epoch {epoch + 1}: {self.monitor} {now:.5f} is not better")
-                    return
-                self.best, said = now, f" with {self.monitor} {now:.5f}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write = self.model.save_weights if self.save_weights_only else self.model.save
-        write(path, overwrite=True)
-        if self.verbose:
-            print(f"Epoch {epoch + 1}: written to {path}{said}")
-
-
 class LearningRateScheduler(Callback):
     """Sets the learning rate before each epoch.
 
@@ -307,7 +143,7 @@ def _takes(function: Callable, count: int) -> bool:
     return True
 
 
-class ReduceLROnPlateau(_Watcher):
+class ReduceLROnPlateau(Watcher):
     """Lowers the learning rate when a figure no longer gets better.
 
     Args:
@@ -384,6 +220,8 @@ class CSVLogger(Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Empties the file, or reads its columns."""
+        if not leads():
+            return
         path = Path(self.filename)
         self._columns = None
         if self.append and path.exists() and path.stat().st_size:
@@ -394,6 +232,8 @@ class CSVLogger(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Adds a row."""
+        if not leads():
+            return
         logs = dict(logs or {})
         with open(self.filename, "a", newline="") as file:
             writer = csv.writer(file, delimiter=self.separator)

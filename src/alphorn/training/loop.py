@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from alphorn.distribution.processes import agreed
 from alphorn.errors import ArgumentError, DataError, UnexpectedArgumentError
 from alphorn.training.cutting import running
 from alphorn.training.data import Table, is_table
@@ -93,7 +94,7 @@ class Trainer(Measuring):
             validation.batch_size = validation_batch_size or data.batch_size
         else:
             validation = self._validation(validation_data, validation_batch_size or batch_size)
-        order = np.random.default_rng(np.random.randint(2**31))
+        order = np.random.default_rng(int(agreed("fit", str(np.random.randint(2**31)))))
         kind = self._kind_of_order(data, shuffle, group_by_length)
         self.stop_training = False
         self.padding_report = PaddingReport()

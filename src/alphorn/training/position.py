@@ -94,7 +94,7 @@ class Position:
     def state(self) -> Saved:
         """Returns all that `resume` needs."""
         variables, now = self._variables(), self._generators()
-        arrays = [np.asarray(v.value) for v in variables]
+        arrays = [v.numpy() for v in variables]
         logs = {name: np.asarray(value).tolist() for name, value in dict(self.logs).items()}
         facts = {
             "epoch": self.epoch,
