@@ -119,8 +119,9 @@ class _Estimator:
     def _checked(self, X: Any, y: Any) -> tuple[Any, Any]:
         """Returns what was given as arrays, if it is rows of numbers; sequences as they are."""
         validation = _sklearn().utils.validation
+        targets: Any = y
         if not _are_sequences(X) or y is None:  # of which it says that there must be some
-            several = self._several and np.ndim(y) == 2 and np.shape(y)[1] > 1
+            several = self._several and np.ndim(targets) == 2 and np.shape(targets)[1] > 1
             return validation.validate_data(self, X, y, multi_output=several)
         validation.check_consistent_length(X, y)
         return X, np.asarray(y)

@@ -354,7 +354,7 @@ def _shift(shift_range: Any, size: int, source: Any) -> float:
     if isinstance(shift_range, int | float | np.number) and not shift_range:
         return 0
     if isinstance(shift_range, float | np.floating):
-        drawn = _between(-shift_range, shift_range, source)
+        drawn = _uniform(float(shift_range), source)
         return drawn * size if shift_range < 1 else drawn
     drawn = source.choice(shift_range) * source.choice([-1, 1])
     return drawn * size if np.max(shift_range) < 1 else drawn
