@@ -121,6 +121,14 @@ def test_weights_and_their_slots_lie_in_parts_and_train_alike(tmp_path: Path) ->
         assert again.weights[0].slot.sharding == before == model.weights[0].slot.sharding
 
 
+def test_layouts_of_nothing_are_told() -> None:
+    layouts = distribution.LayoutMap(GRID)
+    layouts["sequential/wide/kernel"] = (None, "model")
+    told = pytest.warns(UserWarning, match="whole paths: wide/kernel, wide/bias")
+    with distribution.ModelParallel(layout_map=layouts).scope(), told:
+        stack().predict(X, **OPTIONS)
+
+
 def test_a_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     with ROWS.scope():
         model = stack()

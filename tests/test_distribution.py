@@ -139,6 +139,10 @@ REFUSED = {
     "an axis of the mesh": lambda: distribution.ModelParallel(
         layout_map=distribution.LayoutMap(MESH), batch_dim_name="rows"
     ),
+    "that of layout_map": lambda: distribution.ModelParallel(
+        layout_map=distribution.LayoutMap(MESH),
+        device_mesh=distribution.DeviceMesh((1,), ["batch"]),
+    ),
     "a LayoutMap": lambda: distribution.ModelParallel(),
     "a DeviceMesh": lambda: distribution.DataParallel("cpu:0"),
     "a DataParallel": lambda: distribution.set_distribution("rows"),

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import alphorn
-from alphorn.errors import ArgumentError, ShapeError, StateError
+from alphorn.errors import ArgumentError, FileError, ShapeError, StateError
 from cases import LAYERS, Case
 from nets import CLASSIFYING, FEATURES, LABELS, X, forked, gap, line, mlp, rnn, start, tagger
 from rows import TIME, arguments, shape_of, weights_for, without_draws
@@ -203,7 +203,7 @@ def test_a_full_disk_leaves_the_old_file(saved, monkeypatch) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("alphorn.files.os.replace", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(FileError, match="No space left"):
         model.save_weights(path)
     assert path.read_bytes() == whole
     assert [p.name for p in path.parent.iterdir()] == [path.name]

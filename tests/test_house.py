@@ -65,7 +65,7 @@ FLOORS: list[list[str]] = [
     ],
     [
         """training training.interrupts training.events training.progress training.profile training.monitors training.callbacks
-        training.checkpoints
+        training.background training.checkpoints
         training.shapes training.ragged training.workers training.known training.trimming
         training.lengths training.data training.streams training.step training.compiled
         training.position training.preparing training.report training.outputs training.cutting training.stepping
@@ -210,7 +210,7 @@ def test_rooms_are_small_and_the_house_too() -> None:
     files = [*NAMES.values(), *sorted((ROOT / "tests").glob("*.py"))]
     long = {p.name: n for p in files if (n := len(p.read_text("utf-8").splitlines())) > 500}
     assert not long
-    assert sum(map(lines_of_code, NAMES)) < 30_000
+    assert sum(map(lines_of_code, NAMES)) < 33_000
 
 
 OURS = {

@@ -1,5 +1,6 @@
 """preprocessing.sequence and the datasets of windows: what Keras 2 makes, and a naive reference."""
 
+import pickle
 import random
 from collections import UserList
 from itertools import pairwise, product
@@ -429,3 +430,15 @@ def test_fit_takes_windows_epoch_after_epoch():
         )
     shuffled = sequence.TimeseriesGenerator(steps, steps, 5, batch_size=16, shuffle=True)
     assert trained(shuffled)[0][2] < expected[0]
+
+
+def test_copies_of_windows_are_as_small_as_the_series():
+    data = np.arange(2000.0)
+    batches = sequence.TimeseriesGenerator(data, data, length=500, batch_size=8)
+    dataset = timeseries_dataset_from_array(data, None, 500, batch_size=8)
+    for whole in (batches, dataset):
+        first = whole[3]
+        text = pickle.dumps(whole)
+        assert len(text) < 40_000
+        assert np.array_equal(pickle.loads(text)[3][0], first[0])
+        assert first[0].flags.writeable

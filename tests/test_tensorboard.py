@@ -197,14 +197,11 @@ def test_a_model_of_one_s_own_has_a_graph_once_it_ran(tmp_path):
 
 
 def embedding_model():
-    model = alphorn.Sequential(
-        [
-            alphorn.Input((6,), dtype="int32"),
-            layers.Embedding(9, 4, name="words"),
-            layers.GlobalAveragePooling1D(),
-            layers.Dense(3, activation="softmax"),
-        ]
+    inner = alphorn.Sequential(
+        [layers.Embedding(9, 4, name="words"), layers.GlobalAveragePooling1D()], name="inner"
     )
+    last = layers.Dense(3, activation="softmax")
+    model = alphorn.Sequential([alphorn.Input((6,), dtype="int32"), inner, last])
     model.compile("sgd", "sparse_categorical_crossentropy")
     return model
 
@@ -220,7 +217,7 @@ def test_the_projector_finds_vectors(tmp_path):
     (told,) = config.embeddings
     assert (told.tensor_name, told.metadata_path) == ("words", 'my "words".tsv')
     vectors = np.loadtxt(tmp_path / told.tensor_path, delimiter="\t")
-    assert np.allclose(vectors, np.asarray(model.layers[0].embeddings))
+    assert np.allclose(vectors, np.asarray(model.layers[0].layers[0].embeddings))
     with pytest.raises(ArgumentError, match=r"embeddings_metadata[\s\S]*other[\s\S]*words"):
         TensorBoard(tmp_path, embeddings_freq=1, embeddings_metadata={"other": "x"}).set_model(
             model

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alphorn.distribution.processes import agreed, leads
-from alphorn.errors import FileError
+from alphorn.errors import AlphornError, FileError
 
 
 @contextlib.contextmanager
@@ -37,3 +37,24 @@ def written_beside(path: Path) -> Iterator[Path]:
         kept = agreed(path.name, done)
     if kept != done:
         raise FileError(f"{path} was not written", "an error in process 0", "a file", "see there")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Is `written_beside` for libraries of which each says a full disk in its own way.
+
+    Raises:
+        FileError: where the file could not be written.
+    """
+    try:
+        with written_beside(path) as beside:
+            yield beside
+    except AlphornError:
+        raise
+    except Exception as error:
+        raise FileError(
+            f"{path} could not be written",
+            received=f"{type(error).__name__}: {error}",
+            expected="a folder with room for the file",
+            fix="make room and save again: what stood there before was left as it was",
+        ) from error

@@ -45,8 +45,7 @@ def _name(device: Any) -> str:
 def _device(name: Any) -> Any:
     if isinstance(name, jax.Device):
         return name
-    kind = str(name).split(":")[0].lower()
-    found = {_name(d): d for d in jax.devices(kind)} if kind in ("cpu", "gpu", "tpu") else {}
+    found = {_name(d): d for d in (*jax.devices(), *jax.devices("cpu"))}
     if name not in found:
         raise ArgumentError("DeviceMesh: devices", repr(name), f"one of {list_devices()}")
     return found[name]

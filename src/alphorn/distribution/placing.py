@@ -63,6 +63,9 @@ def settle(variables: Sequence[Any]) -> None:
         StateError: the processes do not have the same values.
     """
     place(variables)
+    now = distribution()
+    if now is not None:
+        now.look_at([v.path for v in variables])
     whole = [v.slot for v in variables if v.slot.is_fully_replicated] if several() else []
     check_same(
         "the weights",
@@ -127,6 +130,12 @@ def parted(batch: Any) -> Any:
     """Has XLA part a traced batch by its rows, evenly or not."""
     now = distribution()
     return batch if now is None else _constrained(batch, now.rows())
+
+
+def in_place(variable: Any, value: Any) -> Any:
+    """Has XLA lay a Variable's traced new value out as the old one is."""
+    layout = variable.layout
+    return value if layout is None else _constrained(value, layout.backend_layout)
 
 
 def gathered(outputs: Any) -> Any:

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from alphorn.distribution.current import hold_from_now_on, holding
 from alphorn.distribution.mesh import DeviceMesh, LayoutMap, TensorLayout, list_devices
 from alphorn.distribution.placing import Placed
-from alphorn.errors import ArgumentError
+from alphorn.errors import ArgumentError, UnexpectedArgumentError
 
 
 class Distribution:
@@ -71,6 +71,9 @@ class Distribution:
     def get_tensor_layout(self, path: str) -> TensorLayout | None:
         """Returns the layout of what a layer gives, by `layer/output`; None leaves it to XLA."""
         return None
+
+    def look_at(self, paths: Sequence[str]) -> None:
+        """Is told the paths of the Variables of each program; a hook."""
 
     def scope(self) -> contextlib.AbstractContextManager[None]:
         """Returns a context in which this distribution holds."""
@@ -148,6 +151,7 @@ class ModelParallel(Distribution):
         layout_map: Layouts by paths; what none matches is whole on every device.
         batch_dim_name: The axis for rows, by default the first.
         auto_shard_dataset: As in `DataParallel`.
+        **kwargs: `device_mesh`, as older programs say it: that of the layouts.
 
     >>> import alphorn as keras
     >>> layouts = LayoutMap(DeviceMesh((1, 1), ["batch", "model"], ["cpu:0"]))
@@ -164,10 +168,15 @@ class ModelParallel(Distribution):
         layout_map: LayoutMap | None = None,
         batch_dim_name: str | None = None,
         auto_shard_dataset: bool = True,
+        **kwargs: Any,
     ):
         if not isinstance(layout_map, LayoutMap):
             raise ArgumentError("ModelParallel: layout_map", repr(layout_map), "a LayoutMap")
         mesh = layout_map.device_mesh
+        if kwargs.pop("device_mesh", mesh) is not mesh:
+            raise ArgumentError("ModelParallel: device_mesh", "another", "that of layout_map")
+        if kwargs:
+            raise UnexpectedArgumentError("ModelParallel", ", ".join(kwargs), "its own arguments")
         super().__init__(mesh, batch_dim_name or mesh.axis_names[0], auto_shard_dataset)
         self.layout_map = layout_map
 
@@ -175,6 +184,15 @@ class ModelParallel(Distribution):
         """Returns the layout whose key matches the path; of an optimizer's state the weight's."""
         found = self.layout_map[(variable.follows or variable).path]
         return super().get_variable_layout(variable) if found is None else found
+
+    def look_at(self, paths: Sequence[str]) -> None:
+        """Warns where no key matches any of the paths: nothing would be spread."""
+        if not any(path in self.layout_map for path in paths):
+            warnings.warn(
+                f"no key of the LayoutMap, {list(self.layout_map)}, matches a Variable, and all are"
+                f" whole on every device; keys match whole paths: {', '.join(paths[:4])}, ...",
+                stacklevel=2,
+            )
 
     def get_tensor_layout(self, path: str) -> TensorLayout | None:
         """Returns the layout whose key matches."""

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.core import max_dim
 from jax.typing import ArrayLike
 
 from alphorn.core.masked import extent, fill_masked
@@ -53,7 +54,7 @@ def span(kernel: int, dilation: int = 1) -> int:
 def _at_least_0(length: Length) -> Length:
     if isinstance(length, Array):
         return jnp.maximum(length, 0)
-    return jax.core.max_dim(length, 0)  # which knows the symbolic sizes of jax.export
+    return max_dim(length, 0)  # which knows the symbolic sizes of jax.export
 
 
 def is_shorter(length: int, least: int) -> bool:

@@ -2,10 +2,10 @@
 
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import max_dim
 
 from alphorn.core.layer import Family
 from alphorn.core.masked import extent
@@ -163,7 +163,7 @@ class _Cropping(_Resizing):
                     expected=f"more than {before + after}",
                 )
             # Rows end where they end: what is beyond is masked, not cut.
-            index[axis] = slice(before, jax.core.max_dim(size - after, before))
+            index[axis] = slice(before, max_dim(size - after, before))
         return inputs[tuple(index)]
 
 

@@ -142,7 +142,7 @@ GONE: dict[str, str] = {
     "utils.GeneratorEnqueuer": "utils.PyDataset(workers=...)",
     "utils.HDF5Matrix": "h5py: file['x'][:] for an array, or utils.PyDataset for a part at a time",
     "utils.OrderedEnqueuer": "utils.PyDataset(workers=...)",
-    "utils.multi_gpu_model": "alphorn.distribution, on JAX's sharding",
+    "utils.multi_gpu_model": "alphorn.distribution: set_distribution(DataParallel())",
     "utils.get_source_inputs": "model.inputs",
     "callbacks.BaseLogger": "History, which fit returns",
     "callbacks.RemoteMonitor": "a LambdaCallback",

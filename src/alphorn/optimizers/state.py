@@ -36,8 +36,8 @@ class State(Configurable):
         initializer: Any = "zeros",
         dtype: Any = None,
         aggregation: str = "none",
-        name: str | None = None,
         layout: Any = None,
+        name: str | None = None,
     ) -> Variable:
         """Makes a Variable of the optimizer's state."""
         variable = Variable(

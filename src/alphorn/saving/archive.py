@@ -6,18 +6,19 @@ import io
 import json
 import lzma
 import shutil
+import struct
 import tempfile
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 
 from alphorn.errors import ArgumentError, FileError
-from alphorn.files import written_beside
+from alphorn.files import whole_file
 from alphorn.layers.lambda_ import Lambda
 from alphorn.models.model import Model
 from alphorn.saving.configs import model_from, model_json, parsed
@@ -82,13 +83,13 @@ def save_model(
         path.mkdir(exist_ok=True)
         with contextlib.ExitStack() as together:
             for name, text in texts.items():
-                beside = together.enter_context(written_beside(path / name))
+                beside = together.enter_context(whole_file(path / name))
                 beside.write_text(text, encoding="utf-8")
-            beside = together.enter_context(written_beside(path / WEIGHTS))
+            beside = together.enter_context(whole_file(path / WEIGHTS))
             with h5py.File(beside, "w") as file:
                 write_h5(file, parts)
         return
-    with written_beside(path) as beside, tempfile.TemporaryFile(dir=path.parent) as scratch:
+    with whole_file(path) as beside, tempfile.TemporaryFile(dir=path.parent) as scratch:
         with h5py.File(scratch, "w") as file:
             write_h5(file, parts)
         scratch.seek(0)
@@ -238,8 +239,42 @@ class _Archive:
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[Any]:
-        """Yields what h5py opens."""
-        yield io.BytesIO(self.read(name))
+        """Yields what h5py opens: the archive's own bytes where they are as they were."""
+        info = self._info(name)
+        if info.compress_type != zipfile.ZIP_STORED:
+            yield io.BytesIO(self.read(name))
+            return
+        with _whole_zip(self.path), self.archive.open(info) as member:
+            while member.read(1 << 20):  # which proves its checksum
+                pass
+        with self.path.open("rb") as file:
+            file.seek(info.header_offset + 26)
+            lengths = struct.unpack("<HH", file.read(4))
+            yield _Part(file, info.header_offset + 30 + sum(lengths), info.file_size)
+
+
+class _Part(io.RawIOBase):
+    """Some bytes of an open file, as a file."""
+
+    def __init__(self, file: IO[bytes], start: int, size: int):
+        self._file, self._start, self._size, self._at = file, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = max(offset + (0, self._at, self._size)[whence], 0)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        room = memoryview(buffer)[: max(self._size - self._at, 0)]
+        self._file.seek(self._start + self._at)
+        count = self._file.readinto(room)  # pyright: ignore[reportAttributeAccessIssue]
+        self._at += count
+        return count
 
 
 @contextlib.contextmanager

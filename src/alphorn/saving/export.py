@@ -15,7 +15,7 @@ from alphorn.core.symbol import Symbol, is_symbol, symbols_in, symbols_like
 from alphorn.core.transforms import functional
 from alphorn.core.variable import hold
 from alphorn.errors import ArgumentError, MaskError, StateError, UnexpectedArgumentError
-from alphorn.files import written_beside
+from alphorn.files import whole_file
 from alphorn.kernels.device import any_device
 from alphorn.models.model import Model
 from alphorn.saving.weights import may_write
@@ -76,7 +76,7 @@ def export_model(
         input_signature,
         lambda run, given: export.export(jax.jit(run), platforms=platforms)(*given),
     )
-    with written_beside(path) as beside:
+    with whole_file(path) as beside:
         beside.write_bytes(program.serialize())
     if verbose is None or verbose:
         print(f"{path}: {_described(program)}")

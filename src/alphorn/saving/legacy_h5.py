@@ -7,7 +7,7 @@ from typing import Any
 import h5py
 
 from alphorn.errors import FileError
-from alphorn.files import written_beside
+from alphorn.files import whole_file
 from alphorn.loading import writing
 from alphorn.models.legacy_configs import training_of_keras2
 from alphorn.naming import serialize
@@ -86,7 +86,7 @@ def save_h5(model: Any, path: Path) -> None:
     with writing():
         described = serialize(model)
     config, training, version = written_for_keras2(model, described)
-    with written_beside(path) as beside, h5py.File(beside, "w") as file:
+    with whole_file(path) as beside, h5py.File(beside, "w") as file:
         file.attrs["backend"] = "tensorflow"
         file.attrs["keras_version"] = version
         file.attrs["model_config"] = json.dumps(config)

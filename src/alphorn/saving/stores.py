@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from alphorn.core.variable import Variable
 from alphorn.errors import AlphornError, ArgumentError, FileError
-from alphorn.files import written_beside
+from alphorn.files import whole_file
 from alphorn.saving.attributes import Attributes
 from alphorn.saving.places import Holder
 from alphorn.training.interrupts import interrupts_held
@@ -42,6 +43,8 @@ def assign(pairs: Iterable[tuple[Variable, Entry]], fresh: bool) -> None:
     values = ((variable, entry.read()) for variable, entry in pairs)
     with interrupts_held():
         for variable, value in values if fresh else list(values):
+            if fresh:  # its first value goes before the other comes
+                variable.rebind(jax.ShapeDtypeStruct(variable.shape, variable.dtype))  # pyright: ignore[reportArgumentType]
             variable.assign(value)
 
 
@@ -328,9 +331,9 @@ def write_shards(path: Path, parts: Sequence[Holder], limit: float) -> None:
             if name not in names:
                 names.append(name)
     with contextlib.ExitStack() as together:  # renamed together, once all are written
-        target = together.enter_context(written_beside(path))
+        target = together.enter_context(whole_file(path))
         besides = [
-            together.enter_context(written_beside(path.with_name(_shard_name(base, i))))
+            together.enter_context(whole_file(path.with_name(_shard_name(base, i))))
             for i in range(len(shards))
         ]
         for beside, held in zip(besides, shards, strict=True):

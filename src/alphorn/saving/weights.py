@@ -12,7 +12,7 @@ from alphorn.core.layer import Layer
 from alphorn.core.variable import Variable
 from alphorn.distribution.processes import leads
 from alphorn.errors import ArgumentError, ShapeError, UnexpectedArgumentError
-from alphorn.files import written_beside
+from alphorn.files import whole_file
 from alphorn.models.model import Model
 from alphorn.optimizers import Optimizer
 from alphorn.saving.legacy_weights import LegacyWeights, is_legacy, write_legacy
@@ -84,7 +84,7 @@ def save_weights(
     if max_shard_size is not None:
         write_shards(path, parts, max_shard_size * 2**30)
         return
-    with written_beside(path) as beside:
+    with whole_file(path) as beside:
         if path.name.endswith(".safetensors"):
             write_tensors(beside, parts)
             return

@@ -13,6 +13,7 @@ import numpy as np
 from alphorn.distribution.processes import leads
 from alphorn.errors import ArgumentError, FileError
 from alphorn.files import written_beside
+from alphorn.training.background import Background
 from alphorn.training.events import Callback
 from alphorn.training.position import Saved, as_type
 
@@ -27,7 +28,8 @@ class BackupAndRestore(Callback):
     A run that was killed and started again ends with the weights, bit for bit, of one that was
     not: weights, optimizer, metrics, seeds, the order of the epoch's rows and the step in it come
     back, and what the other callbacks have counted. A file is written beside and renamed, so that
-    there is always a whole one; when training is done, it is removed.
+    there is always a whole one; when training is done, it is removed. Training goes on as soon as
+    its state is copied; of backups that are due while one is written, the last is written next.
 
     Args:
         backup_dir: A folder for this run alone.
@@ -78,6 +80,7 @@ class BackupAndRestore(Callback):
         self._latest = Path(self.backup_dir) / "latest.npz"
         self._previous = Path(self.backup_dir) / "previous.npz"
         self._batches = 0
+        self._files = Background("BackupAndRestore")
 
     @property
     def wants_batches(self) -> bool:
@@ -131,8 +134,13 @@ class BackupAndRestore(Callback):
         if self.save_freq == "epoch":
             self._write()
 
+    def on_train_error(self) -> None:
+        """Waits for the last backup."""
+        self._files.wait()
+
     def on_train_end(self, logs: Any = None) -> None:
         """Removes the backup."""
+        self._files.wait()
         if self.delete_checkpoint and leads():
             self._sweep()
             for path in (self._latest, self._previous):
@@ -150,6 +158,9 @@ class BackupAndRestore(Callback):
 
     def _write(self) -> None:
         saved = self.model.fit_position.state()
+        self._files.write(self._latest, lambda: self._write_file(saved))
+
+    def _write_file(self, saved: Saved) -> None:
         try:
             self._latest.parent.mkdir(parents=True, exist_ok=True)
             with written_beside(self._latest) as beside:

@@ -1,10 +1,14 @@
-"""ModelCheckpoint: the model in files, as training goes on."""
+"""ModelCheckpoint: the model in files, as training goes on, which does not wait for them."""
 
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from alphorn.core.scope import open_scope
 from alphorn.errors import ArgumentError
+from alphorn.training.background import Background
 from alphorn.training.monitors import Watcher
 
 __all__ = ["ModelCheckpoint"]
@@ -12,6 +16,9 @@ __all__ = ["ModelCheckpoint"]
 
 class ModelCheckpoint(Watcher):
     """Writes the model as training goes on, beside and then renamed.
+
+    Training goes on as soon as the weights are copied. All files are there when `fit` returns, or
+    ends by an error; where one could not be written, `fit` raises and names it.
 
     Args:
         filepath: May name the epoch and figures: `"{epoch:02d}-{val_loss:.2f}.keras"`.
@@ -22,6 +29,8 @@ class ModelCheckpoint(Watcher):
         mode: "min", "max" or "auto".
         save_freq: "epoch", or a number of batches.
         initial_value_threshold: What must be beaten first.
+        save_on_background: Whether training goes on meanwhile; False has each file there before
+            the next callback is called. Where two copies wait for the disk, training waits too.
     """
 
     backed_up = ("best", "_batches")
@@ -36,11 +45,13 @@ class ModelCheckpoint(Watcher):
         mode: str = "auto",
         save_freq: Any = "epoch",
         initial_value_threshold: float | None = None,
+        save_on_background: bool = True,
     ):
         super().__init__(monitor, mode)
         self.filepath, self.verbose = os.fspath(filepath), verbose
         self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
-        self.save_freq = save_freq
+        self.save_freq, self.save_on_background = save_freq, save_on_background
+        self._files = Background("ModelCheckpoint")
         self.best = initial_value_threshold
         self._batches = self._epoch = 0
         if save_freq != "epoch" and not isinstance(save_freq, int):
@@ -66,6 +77,7 @@ class ModelCheckpoint(Watcher):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Writes every so many batches."""
+        self._files.check()
         if self.save_freq != "epoch":
             self._batches += 1
             if self._batches >= self.save_freq:
@@ -74,6 +86,7 @@ class ModelCheckpoint(Watcher):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Writes after the epoch."""
+        self._files.check()
         if self.save_freq == "epoch":
             self._write(epoch, logs, None)
 
@@ -99,7 +112,28 @@ class ModelCheckpoint(Watcher):
                     return
                 self.best, said = now, f" with {self.monitor} {now:.5f}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write = self.model.save_weights if self.save_weights_only else self.model.save
-        write(path, overwrite=True)
-        if self.verbose:
-            print(f"Epoch {epoch + 1}: written to {path}{said}")
+        model = self.model
+        save = model.save_weights if self.save_weights_only else model.save
+
+        def write() -> None:
+            save(path, overwrite=True)
+            if self.verbose:
+                print(f"Epoch {epoch + 1}: written to {path}{said}")
+
+        # Outside of fit nobody says when training has ended.
+        if self.save_on_background and getattr(model, "fit_position", None) is not None:
+            values = {v: np.array(v.value) for v in model.fit_position.variables}
+
+            def write_copies() -> None:
+                with open_scope(values):
+                    write()
+
+            self._files.write(path, write_copies)
+        else:
+            write()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Waits for the files."""
+        self._files.wait()
+
+    on_train_error = on_train_end

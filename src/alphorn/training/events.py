@@ -60,6 +60,9 @@ class Callback:
     def on_train_end(self, logs: Any = None) -> None:
         """Runs after training."""
 
+    def on_train_error(self) -> None:
+        """Runs instead, where training ends by an error or Ctrl-C."""
+
     def on_test_begin(self, logs: Any = None) -> None:
         """Runs before evaluation."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from alphorn.distribution.processes import agreed
+from alphorn.distribution.processes import agreed, check_same
 from alphorn.errors import ArgumentError, DataError, UnexpectedArgumentError
 from alphorn.training.cutting import running
 from alphorn.training.data import Table, is_table
@@ -14,7 +14,6 @@ from alphorn.training.events import CallbackList, History
 from alphorn.training.known import keeps_state, named
 from alphorn.training.measuring import IN_FLIGHT, Measuring, bar
 from alphorn.training.position import Position
-from alphorn.training.progress import ProgressBar
 from alphorn.training.report import PaddingReport
 from alphorn.training.step import Logs, steps_per_call
 from alphorn.training.streams import Stream, is_stream
@@ -111,6 +110,11 @@ class Trainer(Measuring):
         position = Position(self, data, order, initial_epoch, events.callbacks)
         self.fit_position = position
         events("train_begin")
+        check_same(
+            "where fit begins",
+            f"epoch {position.epoch}, step {position.step}",
+            "backup_dir must be a folder that all processes see",
+        )
         try:
             while position.epoch < epochs and not position.stopped:
                 epoch = position.epoch
@@ -137,10 +141,8 @@ class Trainer(Measuring):
                 events("epoch_end", epoch, figures)
                 if self.stop_training:
                     break
-        except BaseException:
-            for callback in events.callbacks:
-                if isinstance(callback, ProgressBar):
-                    callback.on_train_end()
+        except BaseException as error:
+            _tell_of(error, events.callbacks)
             raise
         finally:
             self.fit_position = None  # it holds the data
@@ -247,6 +249,15 @@ class Trainer(Measuring):
             if self.stop_training:
                 break
         return logs
+
+
+def _tell_of(error: BaseException, callbacks: list[Any]) -> None:
+    """Has callbacks put things in order; what goes wrong there is noted at the error."""
+    for callback in callbacks:
+        try:
+            getattr(callback, "on_train_error", lambda: None)()
+        except Exception as another:
+            error.add_note(str(another))
 
 
 def _due(frequency: Any, epoch: int) -> bool:

@@ -144,7 +144,7 @@ class Position:
 
     def _check(self, facts: dict[str, Any], where: str) -> None:
         optimizer = type(self.model.optimizer).__name__
-        now = [(v.path, list(v.shape), str(np.dtype(v.dtype))) for v in self._variables()]
+        now = [(v.path, list(v.shape), str(np.dtype(v.dtype))) for v in self.variables]
         before = [tuple(v) for v in facts["variables"]]
         other = ""
         if facts["optimizer"] != optimizer:
@@ -162,12 +162,14 @@ class Position:
                 fix="build and compile it as it was; or name another backup_dir, or remove this one",
             )
 
-    def _variables(self) -> list[Variable]:
+    @property
+    def variables(self) -> list[Variable]:
+        """All that a step of training reads or writes."""
         return self.model._program("train_step").variables
 
     def _assign(self, saved: Saved) -> None:
         with interrupts_held():
-            for variable, value in zip(self._variables(), saved.arrays, strict=False):
+            for variable, value in zip(self.variables, saved.arrays, strict=False):
                 variable.assign(value)
 
     def _generators(self) -> dict[str, Any]:

@@ -97,6 +97,8 @@ class ProgressBar(Callback):
             self._progress.stop()
             self._progress = None
 
+    on_train_error = on_train_end
+
     @property
     def _within_fit(self) -> bool:
         return "epochs" in self.params

@@ -10,7 +10,15 @@ import numpy as np
 
 from alphorn.core.transforms import functional
 from alphorn.core.variable import Variable, hold, share_lock
-from alphorn.distribution.placing import gathered, kept_in_place, parted, rows_here, settle, spread
+from alphorn.distribution.placing import (
+    gathered,
+    in_place,
+    kept_in_place,
+    parted,
+    rows_here,
+    settle,
+    spread,
+)
 from alphorn.program_cache import keep_programs
 from alphorn.training.data import Batch
 from alphorn.training.interrupts import interrupts_held
@@ -157,7 +165,7 @@ class Prediction(_OnDevices):
             )
             written = [i for i, v in enumerate(new) if v is not values[i]]
             program().written = written
-            return gathered(outputs), [new[i] for i in written]
+            return gathered(outputs), [in_place(variables[i], new[i]) for i in written]
 
         return jax.jit(run)
 

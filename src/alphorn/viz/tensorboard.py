@@ -247,8 +247,16 @@ class TensorBoard(Callback):
         self._writer("train").add_event(event, 0)
 
     def _embeddings(self) -> list[Embedding]:
+        """Returns those wanted, of inner models too."""
         wanted = self.embeddings_layer_names
-        found = [layer for layer in self.model.layers if isinstance(layer, Embedding)]
+        seen: dict[int, Any] = {}
+        waiting = [self.model]
+        while waiting:
+            layer = waiting.pop(0)
+            if id(layer) not in seen:
+                seen[id(layer)] = layer
+                waiting += layer._layers
+        found = [layer for layer in seen.values() if isinstance(layer, Embedding)]
         return [e for e in found if not wanted or e.name in wanted]
 
     def _write_projector(self) -> None:
