@@ -5,10 +5,8 @@ cannot hold, and what is not an array of numbers is no array.
 """
 
 import contextlib
-import io
 import json
 import math
-import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -139,7 +137,7 @@ class H5Store(Store):
         claimed = math.prod(found.shape) * found.dtype.itemsize
 
         def read() -> np.ndarray:
-            if claimed > len(self.attributes.content):
+            if claimed > self.attributes.size:
                 raise self._refused(place, f"{claimed} bytes, more than the file: {found.shape}")
             with whole_h5(self.name):
                 value = np.asarray(found[()])
@@ -266,7 +264,7 @@ def h5_file(source: Any, name: str) -> Iterator[H5Store]:
     """Opens an HDF5 file, or what holds one, to read.
 
     Args:
-        source: Its path, or a BytesIO.
+        source: Its path, or an open file.
         name: For errors.
 
     Raises:
@@ -275,12 +273,11 @@ def h5_file(source: Any, name: str) -> Iterator[H5Store]:
     with contextlib.ExitStack() as opened:
         with whole_h5(name):
             file = opened.enter_context(h5py.File(source, "r"))
-            if isinstance(source, io.BytesIO):
-                content: Any = source.getvalue()
-            else:
+            raw = source
+            if not hasattr(source, "read"):
                 raw = opened.enter_context(open(source, "rb"))
-                content = opened.enter_context(mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ))
-        yield H5Store(file, name, Attributes(content, file.userblock_size))
+            attributes = Attributes(raw, file.userblock_size)
+        yield H5Store(file, name, attributes)
 
 
 def write_h5(file: h5py.File, parts: Sequence[Holder]) -> None:
