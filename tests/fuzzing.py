@@ -149,7 +149,7 @@ KINDS = {
     ".keras": Kind(("net.keras",), _load, whole),
     ".keras, its config": Kind(("net.keras",), _load, model_in, CONFIG),
     ".keras, its weights": Kind(("net.keras",), _load, weights_of, WEIGHTS),
-    ".weights.h5": Kind(("net.weights.h5", "packed.weights.h5"), Loaded, weights_of),
+    ".weights.h5": Kind(("net.weights.h5", "newer.weights.h5"), Loaded, weights_of),
     ".h5 of Keras 2": Kind(("keras2.h5", "net.h5"), _load, model_in),
     ".h5 of Keras 2, its weights": Kind(("net.h5",), Loaded, weights_of),
     ".safetensors": Kind(("net.safetensors",), Loaded, weights_of),

@@ -242,7 +242,7 @@ LEADING_OUT = {
     "soft link": lambda f, g: g.__setitem__("0", h5py.SoftLink("/layers/dense_1/vars/0")),
     "other files": virtual,
     "values stand in other files": external,
-    "filter": lambda f, g: g.create_dataset("0", data=np.ones((FEATURES, 4)), compression="lzf"),
+    "in chunks": lambda f, g: g.create_dataset("0", data=np.ones((FEATURES, 4)), compression="lzf"),
 }
 
 

@@ -6,11 +6,13 @@ import time
 import zipfile
 
 import h5py
+import numpy as np
 import pytest
 
 import alphorn
 from alphorn import saving
 from alphorn.errors import AlphornError
+from alphorn.saving.stores import h5_file
 from archives import WEIGHTS, of_class, refused, rewritten, with_weight
 from nets import mlp
 
@@ -47,7 +49,7 @@ def test_a_small_file_makes_no_large_model(case, archive) -> None:
 
 def test_an_array_that_is_not_there_is_not_made(archive) -> None:
     def claimed(file, group):
-        group.create_dataset("0", shape=(2**40,), dtype="float32", chunks=(2**20,))
+        group.create_dataset("0", shape=(2**40,), dtype="float32")
 
     with pytest.raises(AlphornError, match=r"hidden/kernel[\s\S]*1099511627776"):
         saving.load_model(rewritten(archive, weights=with_weight(claimed)))
@@ -121,6 +123,38 @@ def test_texts_that_end_nowhere_are_refused(case, tmp_path) -> None:
     began = time.process_time()
     refused(path, "HDF5 file|holds no model")
     assert time.process_time() - began < 2
+
+
+def test_a_text_alone_asks_for_no_more_than_the_machine_has() -> None:
+    config = json.loads(mlp(alphorn).to_json())
+    config["config"]["layers"][1]["config"]["units"] = 10**12
+    with pytest.raises(alphorn.FileError, match="to exhaust memory"):
+        alphorn.models.model_from_json(json.dumps(config))
+
+
+@pytest.mark.parametrize("version", ["earliest", "latest"])
+def test_texts_are_those_that_the_library_reads(version, tmp_path) -> None:
+    wanted = {
+        "one": "a text",
+        "empty": "",
+        "long": "longer " * 2000,
+        "fixed": np.bytes_("fixed"),
+        "several": ["first", "", "schön"],
+        "several fixed": np.array([b"dense", b"dense_1"]),
+    }
+    with h5py.File(tmp_path / "a.h5", "w", libver=version, userblock_size=512) as file:
+        group = file.create_group("some/group")
+        for name, value in wanted.items():
+            group.attrs[name] = value
+        group.attrs["number"] = 3
+    with h5_file(tmp_path / "a.h5", "a.h5") as store:
+        group = store.file["some/group"]
+        for name in wanted:
+            found = group.attrs[name]
+            texts = [t.decode() if isinstance(t, bytes) else t for t in np.ravel(found).tolist()]
+            assert store.texts(group, name) == (texts if np.ndim(found) else texts[0])
+        assert store.texts(group, "number") is None
+        assert store.texts(group, "none") is None
 
 
 # --- what is damaged

@@ -67,7 +67,7 @@ def take(where: str, shape: Sequence[int], itemsize: int) -> None:
         raise FileError(
             f"{where} of a model in a file",
             received=f"shape {tuple(shape)}",
-            expected="weights that the file is large enough to hold",
+            expected="weights that the file, or the machine, is large enough to hold",
             fix="the file is damaged, or was made to exhaust memory",
         )
 

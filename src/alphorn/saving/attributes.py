@@ -7,7 +7,7 @@ object headers, attribute messages and global heaps.
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import IO
 
 _CONTINUED, _ATTRIBUTE = 0x10, 0x0C
 _FIXED, _ANY_LENGTH = 3, 9
@@ -23,13 +23,14 @@ class Attributes:
     """Reads texts.
 
     Args:
-        content: The whole file: bytes, or a memory map.
+        file: The whole file, open to read bytes.
         begin: Where addresses count from.
     """
 
-    def __init__(self, content: Any, begin: int = 0):
-        self.content, self.begin = content, begin
-        self.left = 16 * len(content) + (1 << 20)  # more bytes it takes only to go in circles
+    def __init__(self, file: IO[bytes], begin: int = 0):
+        self.file, self.begin = file, begin
+        self.size = file.seek(0, 2)
+        self.left = 16 * self.size + (1 << 20)  # more bytes it takes only to go in circles
         self.heaps: dict[int, dict[int, tuple[int, int]]] = {}
 
     def texts(self, header: int, name: str) -> str | list[str] | None:
@@ -50,9 +51,10 @@ class Attributes:
 
     def _bytes(self, place: int, size: int) -> bytes:
         self.left -= size
-        if self.left < 0 or place < 0 or place + size > len(self.content):
-            raise DamagedError(f"{size} bytes at {place}, of {len(self.content)}")
-        return bytes(self.content[place : place + size])
+        if self.left < 0 or place + size > self.size:
+            raise DamagedError(f"{size} bytes at {place}, of {self.size}")
+        self.file.seek(place)
+        return self.file.read(size)
 
     def _messages(self, header: int) -> Iterator[bytes]:
         """Yields the attribute messages of an object."""

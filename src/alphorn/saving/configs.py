@@ -1,6 +1,7 @@
 """Models as JSON: written, and read on the terms of a stranger's file."""
 
 import json
+import os
 from typing import Any
 
 from alphorn.errors import FileError
@@ -38,10 +39,19 @@ def model_from_json(
         safe_mode: False lets code that stands in the text run: only for texts that you trust.
 
     Raises:
-        FileError: for what is no model, or names what is not known here.
+        FileError: for what is no model, names what is not known here, or asks for more memory than
+            the machine has.
     """
     config = parsed(json_string, "model_from_json")
-    return model_from(config, "model_from_json", custom_objects, True, safe_mode)
+    return model_from(config, "model_from_json", custom_objects, True, safe_mode, _memory())
+
+
+def _memory() -> int:
+    """Returns how many bytes of weights a machine can hold at most."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return 1 << 40
 
 
 def model_from(
