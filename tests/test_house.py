@@ -210,7 +210,7 @@ def test_rooms_are_small_and_the_house_too() -> None:
     files = [*NAMES.values(), *sorted((ROOT / "tests").glob("*.py"))]
     long = {p.name: n for p in files if (n := len(p.read_text("utf-8").splitlines())) > 500}
     assert not long
-    assert sum(map(lines_of_code, NAMES)) < 30_000
+    assert sum(map(lines_of_code, NAMES)) < 31_000
 
 
 OURS = {
