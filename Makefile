@@ -1,4 +1,4 @@
-.PHONY: demo test lint stubs bench clean
+.PHONY: demo test lint stubs fuzz bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -25,6 +25,10 @@ lint: $(VENV)/.made
 # For type checkers: what the table of ops makes at run time.
 stubs: $(VENV)/.made
 	$(RUN) tests/stubs.py
+
+# Ten minutes of damaged files; what is found is kept in build/fuzz.
+fuzz: $(VENV)/.made
+	$(RUN) tests/fuzzing.py --minutes 10
 
 # What Alphorn is measured beside, in an environment of its own.
 PEERS := .peers

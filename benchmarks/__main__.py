@@ -29,9 +29,10 @@ RECURRENT = ("lstm", "gru", "bilstm", "tagger")
 Command = tuple[dict[str, str], list[str]]
 
 
-def peers(workload: str, python: str | None, samples: int) -> dict[str, Command]:
+def peers(workload: str, options: argparse.Namespace) -> dict[str, Command]:
     """Returns `(environment, command)` of what is measured side by side, ours first."""
-    ours, size = sys.executable, ["--samples", str(samples)]
+    ours, python = sys.executable, options.peers
+    size = ["--samples", str(options.samples), "--batch", str(options.batch)]
 
     def keras(python: str, module: str, backend: str, *more: str) -> Command:
         command = [python, "-m", "benchmarks.workloads", module, workload, *size, *more]
@@ -41,7 +42,7 @@ def peers(workload: str, python: str | None, samples: int) -> dict[str, Command]
     if workload not in ("import", "mlp", "cnn2d"):
         found["alphorn, grouped"] = keras(ours, "alphorn", "jax", "--grouped")
     found["keras on jax"] = keras(ours, "keras", "jax")
-    if workload == "mlp":
+    if workload == "mlp" and options.batch == 32:
         found["hand-written jax"] = {}, [ours, "-m", "benchmarks.limit"]
     if python is None or workload == "import":
         return found
@@ -77,7 +78,7 @@ def product_rate() -> float:
 
 def measured(workload: str, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Returns the medians of each peer, and the limit that arithmetic sets."""
-    found = peers(workload, options.peers, options.samples)
+    found = peers(workload, options)
     found = {name: peer for name, peer in found.items() if name not in options.skip.split(",")}
     rows: dict[str, list[dict[str, float]]] = {}
     for _ in range(options.rounds):
@@ -118,6 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--only", default=",".join(("import", *NAMES)))
     parser.add_argument("--peers", help="a Python with torch, tensorflow and keras")
     parser.add_argument("--skip", default="", help="peers to leave out, by name")
@@ -133,7 +135,7 @@ def main() -> None:
         print(json.dumps({workload: results[workload]}), file=sys.stderr, flush=True)
     Console(width=150).print(table)
     if options.write is not None:
-        write(options.write, results, options.rounds, options.samples)
+        write(options.write, results, options)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-BATCH, TIME, WORDS = 32, 200, 20000
+TIME, WORDS = 200, 20000
 NAMES = ("mlp", "lstm", "gru", "bilstm", "tagger", "han", "textcnn", "transformer", "cnn2d")
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 HEAD = """# Benchmarks
 
 Made by `python -m benchmarks --write docs`: {rounds} round(s) of {samples} rows (16 times as many for
-`mlp`), {machine}, JAX {jax}, batches of 32. Sequences of 200 places are 40 % full, documents (`han`)
+`mlp`), {machine}, JAX {jax}, batches of {batch}. Sequences of 200 places are 40 % full, documents (`han`)
 about 20 %. Microseconds a row, medians, each run a process of its own in turn with the others.
 `limit` is the arithmetic of the valid steps, three times that of prediction in training, at the rate
 of a product of two 2048 x 2048 matrices on this machine in the same hour; nothing reaches it. `left
@@ -19,7 +19,7 @@ out` is the share of padding that was not computed by cutting batches; recurrent
 what is left inside the step. Alphorn's losses are those of each row alone; Keras drops masks in
 `textcnn`, PyTorch's models know none, so that theirs differ.
 
-![Training and prediction beside Alphorn](benchmarks.svg)
+![Training and prediction beside Alphorn]({name}.svg)
 
 """
 COLORS = {
@@ -78,10 +78,14 @@ def draw(path: Path, results: dict[str, Any]) -> None:
     figure.savefig(path, format="svg")
 
 
-def write(folder: Path, results: dict[str, Any], rounds: int, samples: int) -> None:
-    """Writes `benchmarks.md` and `benchmarks.svg`."""
+def write(folder: Path, results: dict[str, Any], options: Any) -> None:
+    """Writes `benchmarks.md` and `benchmarks.svg`, of a GPU `benchmarks-gpu`."""
     timed = {name: found for name, found in results.items() if name != "import"}
     machine = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()})"
-    head = HEAD.format(rounds=rounds, samples=samples, machine=machine, jax=jax.__version__)
-    (folder / "benchmarks.md").write_text(head + "\n".join(rows_of(timed)) + "\n", "utf-8")
-    draw(folder / "benchmarks.svg", timed)
+    name = "benchmarks"
+    if jax.default_backend() != "cpu":
+        machine, name = jax.devices()[0].device_kind, "benchmarks-gpu"
+    told = {"rounds": options.rounds, "samples": options.samples, "batch": options.batch}
+    head = HEAD.format(machine=machine, jax=jax.__version__, name=name, **told)
+    (folder / f"{name}.md").write_text(head + "\n".join(rows_of(timed)) + "\n", "utf-8")
+    draw(folder / f"{name}.svg", timed)

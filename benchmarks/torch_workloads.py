@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.data import BATCH, WORDS, inputs_and_targets, seconds
+from benchmarks.data import WORDS, inputs_and_targets, seconds
 
 
 class Recurrent(nn.Module):
@@ -34,7 +34,7 @@ class Recurrent(nn.Module):
     def forward(self, ids: Any) -> Any:
         h = self.embedding(ids)
         if self.packed:
-            lengths = (ids != 0).sum(1)
+            lengths = (ids != 0).sum(1).cpu()
             h = nn.utils.rnn.pack_padded_sequence(h, lengths, True, enforce_sorted=False)
         outputs, state = self.layers(h)
         if self.dense.out_features > 1:
@@ -110,15 +110,17 @@ def main() -> None:
     parser.add_argument("workload")
     parser.add_argument("--packed", action="store_true")
     parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=3)
     options = parser.parse_args()
     torch.manual_seed(11)
     name = options.workload
     given, targets = inputs_and_targets(name, options.samples)
-    x, y = torch.tensor(given), torch.tensor(targets)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x, y = torch.tensor(given, device=device), torch.tensor(targets, device=device)
     if name == "cnn2d":
         x = x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-    model = MODELS[name]()
+    model = MODELS[name]().to(device)
     if isinstance(model, Recurrent):
         model.packed = options.packed
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
@@ -130,16 +132,21 @@ def main() -> None:
             return functional.cross_entropy(model(x[rows])[valid], labels[valid])
         return functional.binary_cross_entropy_with_logits(model(x[rows]), y[rows])
 
+    def wait() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
     def fit() -> None:
-        for rows in torch.randperm(len(x)).split(BATCH):
+        for rows in torch.randperm(len(x)).split(options.batch):
             optimizer.zero_grad()
             loss_of(rows).backward()
             optimizer.step()
+        wait()
 
     def predict() -> None:
         with torch.inference_mode():
-            for rows in torch.arange(len(x)).split(BATCH):
-                model(x[rows])
+            for rows in torch.arange(len(x)).split(options.batch):
+                model(x[rows]).cpu()
 
     fit()
     figures = {"train_us": min(seconds(fit) for _ in range(options.epochs)) / len(x) * 1e6}
@@ -147,7 +154,7 @@ def main() -> None:
     figures["predict_us"] = min(seconds(predict) for _ in range(2)) / len(x) * 1e6
     with torch.inference_mode():
         figures["loss"] = float(
-            np.mean([loss_of(r).item() for r in torch.arange(len(x)).split(BATCH)])
+            np.mean([loss_of(r).item() for r in torch.arange(len(x)).split(options.batch)])
         )
     figures["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps(figures))

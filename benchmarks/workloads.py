@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.data import BATCH, TIME, WORDS, inputs_and_targets, seconds
+from benchmarks.data import TIME, WORDS, inputs_and_targets, seconds
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("module")
     parser.add_argument("workload")
     parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--grouped", action="store_true", help="fit(group_by_length=True)")
     options = parser.parse_args()
@@ -130,20 +131,20 @@ def main() -> None:
         grouped = {"group_by_length": True} if options.grouped else {}
 
         def fit() -> None:
-            model.fit(x, y, batch_size=BATCH, verbose=0, **grouped)
+            model.fit(x, y, batch_size=options.batch, verbose=0, **grouped)
 
         def predict() -> None:
-            model.predict(x, batch_size=BATCH, verbose=0)
+            model.predict(x, batch_size=options.batch, verbose=0)
 
         figures["first_s"] = seconds(fit)
         fit()
         figures["train_us"] = min(seconds(fit) for _ in range(options.epochs)) / len(x) * 1e6
         predict()
         figures["predict_us"] = min(seconds(predict) for _ in range(2)) / len(x) * 1e6
-        loss = model.evaluate(x, y, batch_size=BATCH, verbose=0)
+        loss = model.evaluate(x, y, batch_size=options.batch, verbose=0)
         figures["loss"] = float(np.ravel(loss)[0])
         if options.module == "alphorn" and options.workload not in ("mlp", "cnn2d"):
-            model.fit(x, y, batch_size=BATCH, verbose=0, **grouped)
+            model.fit(x, y, batch_size=options.batch, verbose=0, **grouped)
             figures["left_out"] = model.padding_report.share_left_out
     figures["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps(figures))

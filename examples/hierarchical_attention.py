@@ -174,7 +174,14 @@ def main() -> None:
         f" (always the largest class: {np.mean(targets[2] == majority):.3f})"
     )
 
-    reporting.plot_history(history.history, options.out / "history.png")
+    history.plot(["loss", "accuracy"], to_file=options.out / "history.png")
+    keras.utils.plot_model(
+        model,
+        options.out / "model.png",
+        show_shapes=True,
+        show_layer_names=True,
+        expand_nested=True,
+    )
     reporting.plot_confusion(matrix, names, options.out / "confusion.png")
     right = [i for i in np.argsort(-shares.max(-1)) if found[i] == targets[2][i]]
     chosen = next((i for i in right if 4 <= len(ids[2][i]) <= 9), right[0] if right else 0)
@@ -186,11 +193,11 @@ def main() -> None:
     inner = model.get_layer("sentences").layer.get_layer("word_attention")
     word_weights = np.asarray(inner.weights_of(word_states(sentences)))[:, :, 0]
     title = f"{names[found[chosen]]} ({shares[chosen].max():.2f})"
-    for draw, name in (
-        (reporting.attention_page, "attention.html"),
-        (reporting.attention_picture, "attention.png"),
-    ):
-        draw(document, np.asarray(sentence_weights), word_weights, title, options.out / name)
+    for ending in ("png", "svg"):
+        path = options.out / f"attention.{ending}"
+        keras.viz.attention(
+            word_weights, document, outer=sentence_weights, title=title, to_file=path
+        )
     model.save_weights(options.out / "model.weights.h5")
     (options.out / "vocabulary.json").write_text(tokenizer.to_json(), encoding="utf-8")
     print(f"pictures, weights and vocabulary in {options.out}/")

@@ -26,6 +26,7 @@ from hypothesis import settings
 
 import alphorn
 from alphorn import config, naming
+from archives import make_archive
 
 # Programs for Keras, which run by the runner.
 collect_ignore = ["programs", "record_keras2.py"]
@@ -74,6 +75,12 @@ def fresh_names_and_seeds() -> Iterator[None]:
     config.set_random_seed(0)
     yield
     config.set_dtype_policy(None)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """The path of a compiled model's archive."""
+    return make_archive(tmp_path / "model.keras")
 
 
 @pytest.fixture(autouse=True)

@@ -416,3 +416,11 @@ def test_data_that_do_not_fit_together():
         model.predict(3.0, verbose=0)
     with pytest.raises(DataError, match=r"batch_size[\s\S]*at least 1"):
         model.predict(X, batch_size=0, verbose=0)
+
+
+def test_inputs_and_outputs_of_equal_shapes_are_split_by_rows():
+    first, last = Table([X, X + 1], [Y, -Y], inputs=2, outputs=2).split(0.3)
+    for part, rows in ((first, slice(0, 7)), (last, slice(7, None))):
+        assert part.rows == len(X[rows])
+        x, y, _ = part.tables
+        assert np.array_equal(x[1], X[rows] + 1) and np.array_equal(y[1], -Y[rows])

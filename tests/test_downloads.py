@@ -18,6 +18,7 @@ import pytest
 from alphorn import datasets, utils
 from alphorn.datasets import cifar, mnist, source
 from alphorn.errors import ArgumentError, DataError, UnexpectedArgumentError
+from alphorn.utils import downloads
 from alphorn.utils.downloads import DownloadError
 from image_recipes import waves
 
@@ -226,6 +227,19 @@ def test_nothing_is_written_outside(server, cache, tmp_path, archive):
     assert [p.name for p in (cache / "datasets").iterdir()] == ["bad_archive"]
     with pytest.raises(ArgumentError, match="'zip'"):
         utils.get_file(origin=f"{server}bad", extract=True, archive_format="rar")
+
+
+def test_an_archive_does_not_fill_the_disk(server, cache, monkeypatch):
+    monkeypatch.setattr(downloads, "_SMALL", 1 << 20)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:xz") as archive:
+        info = tarfile.TarInfo("zeros")
+        info.size = 1 << 22
+        archive.addfile(info, io.BytesIO(bytes(1 << 22)))
+    Server.files = {"bomb": out.getvalue()}
+    with pytest.raises(DataError, match=r"zeros(.|\n)*1000 times"):
+        utils.get_file(origin=f"{server}bomb", extract=True)
+    assert [p.name for p in (cache / "datasets").iterdir()] == ["bomb_archive"]
 
 
 @pytest.fixture

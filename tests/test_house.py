@@ -25,7 +25,9 @@ SOURCE = ROOT / "src" / "alphorn"
 # A module imports from lower floors, and from those before it in its own wing (a line of names).
 FLOORS: list[list[str]] = [
     [
-        "errors files config loading program_cache naming serialization fields",
+        """errors config distribution.current distribution.mesh distribution.processes
+        distribution.placing distribution.strategies distribution
+        files charts loading program_cache naming serialization fields""",
     ],
     [
         """core core.context core.scope core.signature core.rules core.refusal core.assignment
@@ -37,7 +39,7 @@ FLOORS: list[list[str]] = [
         """kernels kernels.device kernels.geometry kernels.stepping kernels.cells kernels.blocks kernels.loops
         kernels.recurrence kernels.moments kernels.embedding kernels.formulations
         kernels.convolution kernels.gates kernels.pooling kernels.adaptive kernels.resizing
-        kernels.attention ops.table ops.rules
+        kernels.flash kernels.attention ops.table ops.rules
         ops.operators ops.core ops.elementwise ops.shape ops.selection ops.steps ops.reduction
         ops.quantiles ops.parts ops.windows ops.signal ops.linalg ops.nn ops.network ops""",
     ],
@@ -67,30 +69,32 @@ FLOORS: list[list[str]] = [
         training.shapes training.ragged training.workers training.known training.trimming
         training.lengths training.data training.streams training.step training.compiled
         training.position training.preparing training.report training.outputs training.cutting training.stepping
-        training.measuring training.loop training.backup training.compile_config callbacks""",
+        training.measuring training.loop training.backup training.compile_config""",
     ],
     [
         """models.graph models.operations models.legacy_configs models.config models.nested models.older models.capture
         models.model models.sequential flow summary
-        viz.layout viz.style viz.drawing viz
+        viz.layout viz.style viz.boxes viz.drawing viz.picture viz.models viz.dot
+        viz.attention viz.projection viz.tensorboard viz callbacks
         checking.running checking.batches checking.comparing checking.wording checking
-        saving.places saving.stores saving.legacy_weights saving.weights saving.configs
+        saving.places saving.attributes saving.stores saving.legacy_weights saving.weights saving.configs
         saving.legacy_writing saving.legacy_h5 saving.archive saving.export saving models""",
         """preprocessing.image.packages preprocessing.image.arrays preprocessing.image.affine
         preprocessing.image.color preprocessing.image.resize preprocessing.image.files
         preprocessing.image.iterators preprocessing.image.batches preprocessing.image.memory
         preprocessing.image.folders preprocessing.image.frames preprocessing.image.normalization
-        preprocessing.image.generator preprocessing.image preprocessing.words preprocessing.numbering
-        preprocessing.tokenizer preprocessing.text preprocessing.draws preprocessing.py_dataset preprocessing.windows
+        preprocessing.image.generator preprocessing.image preprocessing.lists preprocessing.words
+        preprocessing.numbering preprocessing.tokenizer preprocessing.text preprocessing.draws preprocessing.py_dataset preprocessing.windows
         preprocessing.sequence
         preprocessing.directories preprocessing.datasets preprocessing
-        utils.downloads utils.splitting utils
+        utils.downloads utils.splitting
         datasets.source datasets.words datasets.cifar datasets.mnist datasets.fashion_mnist
         datasets.cifar10 datasets.cifar100 datasets.imdb datasets.reuters datasets.boston_housing
         datasets.california_housing datasets""",
     ],
     [
-        """backend.nodes backend.rows backend.state backend.network backend.graphs backend scikit_learn""",
+        "utils scikit_learn wrappers",
+        """backend.nodes backend.rows backend.state backend.network backend.graphs backend""",
     ],
     [
         "",  # the package itself: names only
@@ -102,7 +106,7 @@ FLOORS: list[list[str]] = [
 
 # Imported where they are used, so that the package works without them.
 OPTIONAL = frozenset(
-    "cv2 matplotlib pandas PIL scipy flatbuffers grain safetensors tensorflow torch".split()
+    "cv2 flatbuffers grain matplotlib pandas PIL pydot resvg_py safetensors scipy sklearn tensorboardX tensorflow torch".split()
 )
 REQUIRED = frozenset("alphorn h5py jax numpy optax rich".split())
 
@@ -116,6 +120,7 @@ WITHOUT_RULE = {
 # Names that stand where Keras 3 has none, though it has them elsewhere.
 ELSEWHERE = {
     "alphorn.backend": "the room of K; Keras's config has a function of the name as well",
+    "alphorn.distribution": "the room of meshes; a function in it has the name as well",
     "alphorn.InputLayer": "beside Input, as in Keras 1; it is at layers.InputLayer as well",
     "alphorn.SeedGenerator": "beside Variable: both are state that a layer of one's own may hold",
     "alphorn.preprocessing.text.one_hot": "Keras 2's place and meaning: words to numbers",
@@ -205,7 +210,7 @@ def test_rooms_are_small_and_the_house_too() -> None:
     files = [*NAMES.values(), *sorted((ROOT / "tests").glob("*.py"))]
     long = {p.name: n for p in files if (n := len(p.read_text("utf-8").splitlines())) > 500}
     assert not long
-    assert sum(map(lines_of_code, NAMES)) < 30_000
+    assert sum(map(lines_of_code, NAMES)) < 33_000
 
 
 OURS = {

@@ -337,3 +337,15 @@ def test_a_missing_package_is_named(monkeypatch, pictures):
     with warnings.catch_warnings():
         assert packages.opencv() is None
     packages.opencv.cache_clear()
+
+
+@pytest.mark.parametrize("case", [4.5, -4.5, 0.0, np.float32(2), np.nan])
+def test_a_shift_stays_within_the_image_s_own_values(case):
+    source = np.random.default_rng(0)
+    floats = source.normal(size=(5, 4, 3)).astype("float32")
+    holes = np.where(floats > 1.5, np.nan, floats)
+    for x in (floats, holes, floats.astype("float64"), source.integers(0, 9, (5, 4, 3))):
+        expected = np.clip(x + case, x.min(), x.max())
+        found = image.apply_channel_shift(x, case)
+        assert found.dtype == expected.dtype
+        assert np.array_equal(found, expected, equal_nan=True)

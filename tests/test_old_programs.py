@@ -190,6 +190,30 @@ two = GRU, tf.keras.layers.Layer, tf.keras.utils.to_categorical
     assert not GONE.keys() & {f"layers.{n}" for n in alphorn.layers.__all__}
 
 
+def test_old_programs_draw_their_models_and_write_for_tensorboard(
+    keras_is_alphorn: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(
+        """
+from keras.models import Sequential
+from keras.layers import Dense
+from keras.callbacks import TensorBoard
+from keras.utils.vis_utils import model_to_dot, plot_model
+from tensorflow.keras.utils import plot_model as same
+import numpy as np
+model = Sequential()
+model.add(Dense(1, input_dim=2))
+model.compile(loss="mse", optimizer="sgd")
+board = TensorBoard(log_dir="./logs", histogram_freq=0, batch_size=32, write_graph=True, write_images=False)
+model.fit(np.ones((4, 2)), np.ones((4, 1)), nb_epoch=1, verbose=0, callbacks=[board])
+plot_model(model, to_file="model.png", show_shapes=True, show_layer_names=True)
+assert same is plot_model and "Dense" in model_to_dot(model).to_string()
+"""
+    )
+    assert (tmp_path / "model.png").exists() and list((tmp_path / "logs" / "train").iterdir())
+
+
 def test_an_installed_tensorflow_stays_what_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keras_is_alphorn: None
 ) -> None:

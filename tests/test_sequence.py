@@ -1,7 +1,9 @@
 """preprocessing.sequence and the datasets of windows: what Keras 2 makes, and a naive reference."""
 
+import pickle
 import random
-from itertools import pairwise
+from collections import UserList
+from itertools import pairwise, product
 
 import keras as theirs
 import numpy as np
@@ -79,6 +81,52 @@ def test_padding_is_what_a_loop_would_do(data):
     assert found.dtype == expected.dtype
     assert np.array_equal(found, expected)
     assert np.array_equal(found, theirs.utils.pad_sequences(rows, **options))
+
+
+class Count(int):
+    """A whole number of a class of its own."""
+
+
+# What may stand in a list of numbers beside small ones that are read all at once.
+ROWS = {
+    "booleans": [[True, 2], [False]],
+    "NumPy's numbers": [[np.int64(3), np.uint8(4)], [5], [np.float32(6)]],
+    "a class of numbers": [[Count(3), 1], [Count(2**31 - 1)]],
+    "negative": [[1, 2], [-3]],
+    "the largest": [[2**31 - 1], [1, 2]],
+    "the smallest": [[1], [-(2**31)]],
+    "fractions": [[1, 2], [1.75, -0.5]],
+    "empty": [[], [1], []],
+    "only empty": [[], []],
+    "tuples": [(1, 2), [3]],
+    "a class of lists": [UserList([1, 2]), [3]],
+    "an array": [np.array([1, 2, 3]), [4]],
+    "nested": [[[1, 2]], [[3, 4], [5, 6]]],
+    "long": [list(range(300)), [7]],
+}
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_numbers_of_every_kind_are_padded(case):
+    rows = ROWS[case]
+    for side, value, kind, maxlen in product(
+        ("pre", "post"), (0, -1, 2.5), ("int32", "int64", "float32", "uint32"), (None, 2)
+    ):
+        if kind == "uint32" and (value < 0 or case in ("negative", "the smallest", "fractions")):
+            continue
+        options = {"padding": side, "truncating": side, "value": value, "dtype": kind}
+        expected = theirs.utils.pad_sequences(rows, maxlen, **options)
+        found = sequence.pad_sequences(rows, maxlen, **options)
+        assert found.dtype == expected.dtype
+        assert np.array_equal(found, expected)
+        assert found.flags.writeable
+
+
+def test_numbers_that_do_not_fit_are_refused():
+    for number, kind in ((2**31, "int32"), (2**32, "uint32"), (2**8, "uint8"), (-1, "uint8")):
+        with pytest.raises(keras.ArgumentError, match=rf"\[1\][\s\S]*{kind}"):
+            sequence.pad_sequences([[1], [number]], dtype=kind)
+    assert sequence.pad_sequences([[1], [2**40]], dtype="int64")[1, 0] == 2**40
 
 
 def test_the_parts_that_are_cut_off_are_not_looked_at():
@@ -169,7 +217,10 @@ def test_skipgrams_of_words_and_of_arrays():
     drawn = [sequence.skipgrams(form, 9, seed=2) for form in ([1, 2, 3],)]
     random.seed(0)
     drawn += [sequence.skipgrams(form, 9, seed=2) for form in (np.array([1, 2, 3]),)]
-    assert drawn[0] == drawn[1]
+    random.seed(0)
+    drawn += [sequence.skipgrams(form, 9, seed=2) for form in (np.array([1, 2, 3], np.uint64),)]
+    assert drawn[0] == drawn[1] == drawn[2]
+    assert {type(word) for pairs, _ in drawn for pair in pairs for word in pair} == {int}
     assert sequence.skipgrams([], 9) == ([], [])
 
 
@@ -379,3 +430,15 @@ def test_fit_takes_windows_epoch_after_epoch():
         )
     shuffled = sequence.TimeseriesGenerator(steps, steps, 5, batch_size=16, shuffle=True)
     assert trained(shuffled)[0][2] < expected[0]
+
+
+def test_copies_of_windows_are_as_small_as_the_series():
+    data = np.arange(2000.0)
+    batches = sequence.TimeseriesGenerator(data, data, length=500, batch_size=8)
+    dataset = timeseries_dataset_from_array(data, None, 500, batch_size=8)
+    for whole in (batches, dataset):
+        first = whole[3]
+        text = pickle.dumps(whole)
+        assert len(text) < 40_000
+        assert np.array_equal(pickle.loads(text)[3][0], first[0])
+        assert first[0].flags.writeable

@@ -81,16 +81,16 @@ DIFFERENCES = {
     "Model.summary": ("masks", "what becomes of masks stands in a column of its own"),
     "Model.test_step": ("state", "Keras 2's: the data alone, state is the model's own"),
     "Model.train_step": ("state", "Keras 2's: the data alone, state is the model's own"),
-    "Optimizer.add_variable": ("layout", "the layout is JAX's sharding of the value"),
     "Sequential": (
         "args kwargs layers name trainable",
         "said in full: Keras has a __new__ in front",
     ),
     "Sequential.call": ("kwargs", "layers in a row take data and training only"),
-    "Variable": ("kwargs layout", "the layout is JAX's sharding of the value"),
+    "Variable": ("kwargs", "nothing comes by names that are not known"),
     "callbacks.ModelCheckpoint": ("save_on_background", "as Keras's OrbaxCheckpoint has it"),
     "callbacks.ProgbarLogger": ("verbose", "given to it, where Keras reads it from fit"),
     "callbacks.ReduceLROnPlateau": ("kwargs", "only old names in Keras"),
+    "callbacks.TensorBoard": ("old", "arguments of Keras 2, which Keras 3 refuses"),
     "layers.GRU.get_initial_state": ("batch_size", "one row by default"),
     "layers.AdditiveAttention": ("seed", "said in full: in Keras it comes in **kwargs"),
     "layers.BatchNormalization": (
@@ -122,6 +122,8 @@ DIFFERENCES = {
     "random.SeedGenerator": ("kwargs", "only options of other backends in Keras"),
     "models.model_from_json": ("safe_mode", "said where a text with lambdas is read"),
     "saving.load_weights": ("by_name", "said in full: in Keras it comes in **kwargs"),
+    "utils.model_to_dot": ("show_masks", "what becomes of masks is drawn too"),
+    "utils.plot_model": ("show_masks", "what becomes of masks is drawn too"),
     "utils.split_dataset": ("preferred_backend", "parts come in the form of the data"),
     "preprocessing.timeseries_dataset_from_array": (
         "format",

@@ -2,10 +2,13 @@
 
 import gzip
 import json
+import pickle
 import sys
 import tracemalloc
 import warnings
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +130,7 @@ def test_words_by_their_bytes_are_the_same(bits, documents, options):
     theirs.fit_on_texts(documents)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("alphorn.preprocessing.tokenizer.FEW", -1)
+        patch.setattr("alphorn.preprocessing.tokenizer._FEW_TEXTS", 0)
         patch.setattr("alphorn.preprocessing.numbering._BITS", bits)
         patch.setattr("alphorn.preprocessing.words.FEW", 30)
         ours = text.Tokenizer(**options)
@@ -135,7 +139,8 @@ def test_words_by_their_bytes_are_the_same(bits, documents, options):
             assert getattr(ours, name) == getattr(theirs, name)
         assert list(ours.word_counts) == list(theirs.word_counts)
         unseen = [*documents, "a bb é " + "long" * 5]
-        assert ours.texts_to_sequences(unseen) == theirs.texts_to_sequences(unseen)
+        for _ in range(2):  # the second time with the words of the first
+            assert ours.texts_to_sequences(unseen) == theirs.texts_to_sequences(unseen)
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=8), max_size=20))
@@ -245,6 +250,53 @@ def test_vocabularies_that_users_changed_are_followed():
     assert tokenizer.texts_to_sequences([["<pad>", "c", "b", "d"]]) == [[0, 7, 2]]
     tokenizer.num_words = 3
     assert tokenizer.texts_to_sequences([["<pad>", "c", "b"]]) == [[0, 2]]
+
+
+def test_words_that_are_kept_between_calls_hide_no_change():
+    documents = [f"Word{i % 7} other{i}, é{i % 3}" * 9 for i in range(300)]
+    tokenizer = text.Tokenizer()
+    tokenizer.fit_on_texts(documents)
+
+    def compared():
+        found = tokenizer.texts_to_sequences(documents)
+        assert found == list(tokenizer.texts_to_sequences_generator(documents))
+        return found
+
+    first = compared()
+    changes = (
+        lambda: tokenizer.word_index.update({"word3": 7000, "word3 other": 1, "Word1": 3}),
+        lambda: tokenizer.word_index.pop("é1"),
+        lambda: setattr(tokenizer, "num_words", 20),
+        lambda: setattr(tokenizer, "oov_token", "word5"),
+        lambda: setattr(tokenizer, "lower", False),
+        lambda: setattr(tokenizer, "filters", "d"),
+        lambda: tokenizer.fit_on_texts(["new words, é"]),
+    )
+    results = [first]
+    for change in changes:
+        change()
+        results.append(compared())
+    assert all(a != b for a, b in pairwise(results))
+    assert pickle.loads(pickle.dumps(tokenizer)).texts_to_sequences(documents) == results[-1]
+    assert len(pickle.dumps(tokenizer)) < 100_000
+    assert all(name.lstrip("_") != "numbering" for name in tokenizer.__getstate__())
+    with ThreadPoolExecutor(4) as pool:
+        work = [pool.submit(tokenizer.texts_to_sequences, documents) for _ in range(8)]
+        assert all(w.result() == results[-1] for w in work)
+
+
+def test_few_texts_do_not_go_through_all_words_that_are_known():
+    tokenizer = text.Tokenizer()
+    tokenizer.fit_on_texts(["a b c"])
+    asked = []
+
+    class Index(dict):
+        def get(self, word, *default):
+            asked.append(word)
+            return super().get(word, *default)
+
+    tokenizer.word_index = Index(tokenizer.word_index)
+    assert tokenizer.texts_to_sequences(["b"]) == [[2]] and asked == ["b"]
 
 
 def test_rows_of_ids_may_be_arrays():

@@ -11,7 +11,7 @@ import pytest
 import alphorn
 from alphorn import layers, ops
 from alphorn.errors import ArgumentError, StateError
-from alphorn.viz import MaskFlow, mask_flow
+from alphorn.viz import Picture, mask_flow
 from alphorn.viz.layout import place
 from alphorn.viz.style import COLOURS, FATES
 
@@ -37,15 +37,15 @@ def nested():
     return alphorn.Model(x, layers.GRU(2, name="document")(h))
 
 
-def parsed(picture: MaskFlow):
+def parsed(picture: Picture):
     return ElementTree.fromstring(picture.svg)
 
 
-def texts_of(picture: MaskFlow) -> list[str]:
+def texts_of(picture: Picture) -> list[str]:
     return ["".join(t.itertext()) for t in parsed(picture).iter(f"{SVG}text")]
 
 
-def boxes_of(picture: MaskFlow) -> dict[str, tuple[float, ...]]:
+def boxes_of(picture: Picture) -> dict[str, tuple[float, ...]]:
     """Returns `(left, top, right, bottom)` of each box and group by its title's first line."""
     found = {}
     for group in parsed(picture).iter(f"{SVG}g"):
@@ -204,8 +204,8 @@ def test_it_is_saved_whole_or_not_at_all(tmp_path):
     picture.save(tmp_path / "flow.svg")
     assert ElementTree.parse(tmp_path / "flow.svg").getroot().tag == f"{SVG}svg"
     picture.save(str(tmp_path / "flow.svg"))
-    with pytest.raises(ArgumentError, match=r"ends with .html or .svg"):
-        picture.save(tmp_path / "flow.png")
+    with pytest.raises(ArgumentError, match=r"ends with .svg, .html or .png"):
+        picture.save(tmp_path / "flow.pdf")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["flow.html", "flow.svg"]
     assert picture._repr_html_() == picture.svg
 

@@ -7,6 +7,7 @@ from alphorn import (
     config,
     constraints,
     datasets,
+    distribution,
     initializers,
     layers,
     losses,
@@ -21,6 +22,7 @@ from alphorn import (
     summary,
     utils,
     viz,
+    wrappers,
 )
 from alphorn.checking import check_padding
 from alphorn.config import DTypePolicy
@@ -85,6 +87,7 @@ __all__ = [
     "config",
     "constraints",
     "datasets",
+    "distribution",
     "functional",
     "initializers",
     "jit",
@@ -107,4 +110,5 @@ __all__ = [
     "value_and_grad",
     "viz",
     "with_mask",
+    "wrappers",
 ]

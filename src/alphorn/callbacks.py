@@ -15,6 +15,7 @@ from alphorn.training.callbacks import (
 from alphorn.training.checkpoints import ModelCheckpoint
 from alphorn.training.profile import EpochProfile, Profile
 from alphorn.training.progress import ProgressBar as ProgbarLogger
+from alphorn.viz.tensorboard import TensorBoard
 
 __all__ = [
     "BackupAndRestore",
@@ -30,5 +31,6 @@ __all__ = [
     "Profile",
     "ProgbarLogger",
     "ReduceLROnPlateau",
+    "TensorBoard",
     "TerminateOnNaN",
 ]

@@ -55,3 +55,12 @@ class AssignmentError(AlphornError, TypeError):
 
 class StateError(AlphornError, RuntimeError):
     """State is read or written where it does not exist or would go stale."""
+
+
+def missing(use: str, package: str, extra: str) -> ImportError:
+    """Returns the error for a package that an extra brings.
+
+    >>> str(missing("a PNG", "resvg", "viz"))
+    "a PNG needs resvg: pip install 'alphorn[viz]'"
+    """
+    return ImportError(f"{use} needs {package}: pip install 'alphorn[{extra}]'")

@@ -2,16 +2,21 @@
 
 import contextlib
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from alphorn.distribution.processes import agreed, leads
 from alphorn.errors import AlphornError, FileError
 
 
 @contextlib.contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
     """Yields a path to write to, which then becomes `path`; after an error, nothing has changed.
+
+    Of several processes that share a model all come here, since they gather its weights together;
+    what process 0 wrote is kept, and the others go on when it is there.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "a.txt"
@@ -20,13 +25,18 @@ def written_beside(path: Path) -> Iterator[Path]:
     >>> path.read_text(), len(list(path.parent.iterdir()))
     ('whole', 1)
     """
-    beside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    name = f"{path.name}.{os.getpid()}-{threading.get_ident()}.part"
+    beside, done = path.with_name(name) if leads() else Path(tempfile.gettempdir(), name), "not"
     try:
         yield beside
-        os.replace(beside, path)
-    except BaseException:
+        if leads():
+            os.replace(beside, path)
+        done = "written"
+    finally:
         beside.unlink(missing_ok=True)
-        raise
+        kept = agreed(path.name, done)
+    if kept != done:
+        raise FileError(f"{path} was not written", "an error in process 0", "a file", "see there")
 
 
 @contextlib.contextmanager

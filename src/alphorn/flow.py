@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from alphorn.core.layer import Layer
 from alphorn.core.masked import is_masked, unmask
 from alphorn.core.rules import nest
 from alphorn.core.symbol import infer, symbols_in, unknown_sizes_in
@@ -42,8 +43,9 @@ class Stop:
 
     Args:
         operation: The layer or op.
-        name, kind: Its name and class.
-        shapes, masks: Of each output.
+        name, kind: Its name and class; of a wrapper, with the class inside.
+        takes: The shape of each input.
+        shapes, dtypes, masks: Of each output.
         fate: What becomes of the mask, in a word: born, carried, resampled, joined, used, ended,
             refused; empty where there is none.
         why: The same in a line.
@@ -55,7 +57,9 @@ class Stop:
     operation: Any
     name: str
     kind: str
+    takes: tuple[Shape, ...] = ()
     shapes: tuple[Shape, ...] = ()
+    dtypes: tuple[str, ...] = ()
     masks: tuple[Shape | None, ...] = ()
     fate: str = ""
     why: str = ""
@@ -75,6 +79,54 @@ class Stop:
             stop = stack.pop()
             yield stop
             stack.extend(reversed(stop.children))
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A stop that stands for itself in a flat graph.
+
+    Args:
+        stop: It.
+        above: The stops of inner models in which it is, from outside to inside.
+        sources: What it takes: other leaves, each with the shape of the mask that comes along.
+    """
+
+    stop: Stop
+    above: tuple[Stop, ...] = ()
+    sources: tuple[tuple["Leaf", Shape | None], ...] = ()
+
+
+def leaves_of(flow: Stop, inner: bool = True) -> list[Leaf]:
+    """Returns what is in a model as a flat graph, in the order of its calls.
+
+    Args:
+        flow: The stop of the model.
+        inner: Whether layers of inner models stand for these.
+    """
+    found: list[Leaf] = []
+
+    def ends(stops: tuple[Stop, ...], above: tuple[Stop, ...], outer: tuple) -> list[list[Leaf]]:
+        made: list[list[Leaf]] = []
+        for stop in stops:
+            sources: dict[int, tuple[Leaf, Shape | None]] = {}
+            for edge in stop.edges:
+                given = (
+                    outer if edge.source is None else [(x, edge.mask) for x in made[edge.source]]
+                )
+                sources |= {id(leaf): (leaf, mask) for leaf, mask in given}
+            if inner and stop.children:
+                inside = ends(stop.children, (*above, stop), tuple(sources.values()))
+                out = [
+                    x for s, xs in zip(stop.children, inside, strict=True) if s.gives for x in xs
+                ]
+            else:
+                out = [Leaf(stop, above, tuple(sources.values()))]
+                found.extend(out)
+            made.append(out)
+        return made
+
+    ends(flow.children, (), ())
+    return found
 
 
 def arguments_of(model: Model) -> dict[str, Any] | None:
@@ -114,7 +166,7 @@ def flow_of(model: Model, arguments: dict[str, Any] | None = None) -> Stop:
     arguments = arguments_of(model) if arguments is None else arguments
     if arguments is None:
         raise StateError(
-            f"the masks of {type(model).__name__} '{model.name}', whose inputs are not known",
+            f"the way through {type(model).__name__} '{model.name}', whose inputs are not known",
             expected="a functional model, or one that was called",
             fix="call it once on data, or give x or input_shape",
         )
@@ -149,24 +201,45 @@ def _stop_of(top: Visit, model: Model) -> Stop:
             layer,
             name,
             "InputLayer",
-            (tuple(x.shape),),
-            (mask_shape(x),),
-            "born" if is_masked(x) else "",
-            "it comes with the data" if is_masked(x) else "",
+            **_outputs([x]),
+            fate="born" if is_masked(x) else "",
+            why="it comes with the data" if is_masked(x) else "",
         )
         for layer, name, x in zip(layers, names, top.inputs, strict=True)
     )
     begin = {id(unmask(x)): i for i, x in enumerate(top.inputs)}
     begin |= {id(unmask(x)): i for i, x in enumerate(top.given) if i < len(inputs)}
     fate, why = _fate(top, ())
-    children = _siblings(top, begin, inputs)
     return Stop(
-        model, model.name, type(model).__name__, *_outputs(top), fate, why, children=children
+        model,
+        model.name,
+        type(model).__name__,
+        _shapes(top.inputs),
+        **_outputs(top.outputs),
+        fate=fate,
+        why=why,
+        children=_siblings(top, begin, inputs),
     )
 
 
-def _outputs(visit: Visit) -> tuple[tuple[Shape, ...], tuple[Shape | None, ...]]:
-    return tuple(tuple(x.shape) for x in visit.outputs), tuple(map(mask_shape, visit.outputs))
+def _shapes(values: list[Any]) -> tuple[Shape, ...]:
+    return tuple(tuple(x.shape) for x in values)
+
+
+def _outputs(values: list[Any]) -> dict[str, Any]:
+    return {
+        "shapes": _shapes(values),
+        "dtypes": tuple(str(x.dtype) for x in values),
+        "masks": tuple(map(mask_shape, values)),
+    }
+
+
+def _kind(operation: Any) -> str:
+    """Returns the class of a layer, with that of the layer inside a wrapper."""
+    if isinstance(operation, Operation):
+        return f"ops.{operation.op}"
+    kind, inner = type(operation).__name__, getattr(operation, "layer", None)
+    return f"{kind}({type(inner).__name__})" if isinstance(inner, Layer) else kind
 
 
 def _siblings(parent: Visit, begin: Mapping[int, int | None], known: tuple[Stop, ...]) -> tuple:
@@ -201,8 +274,8 @@ def _siblings(parent: Visit, begin: Mapping[int, int | None], known: tuple[Stop,
             masks[id(unmask(x))] = mask_shape(x)
     if parent.error is not None and all(v.error is None for v in parent.children):
         edge = Edge(last, stops[last].mask if last is not None else None, loose=True)
-        kind = type(parent.operation).__name__
-        stops.append(Stop(None, "call", kind, (), (), "refused", _message(parent.error), (edge,)))
+        kind, why = type(parent.operation).__name__, _message(parent.error)
+        stops.append(Stop(None, "call", kind, fate="refused", why=why, edges=(edge,)))
     if parent.outputs and len(stops) > len(known) and not any(s.gives for s in stops[len(known) :]):
         stops[-1] = replace(stops[-1], gives=True)
     return tuple(stops)
@@ -228,15 +301,18 @@ def _inner_stop(visit: Visit, edges: tuple[Edge, ...], wanted: set[int]) -> Stop
     if inside is not None:
         begin = dict.fromkeys((id(unmask(x)) for x in (*inside.inputs, *inside.given)), None)
         children = _siblings(inside, begin, ())
+    fate, why = _fate(visit, children)
     return Stop(
         operation,
         getattr(operation, "name", None) or type(operation).__name__,
-        f"ops.{operation.op}" if isinstance(operation, Operation) else type(operation).__name__,
-        *_outputs(visit),
-        *_fate(visit, children),
-        edges,
-        children,
-        any(id(unmask(x)) in wanted for x in visit.outputs),
+        _kind(operation),
+        _shapes(visit.inputs),
+        **_outputs(visit.outputs),
+        fate=fate,
+        why=why,
+        edges=edges,
+        children=children,
+        gives=any(id(unmask(x)) in wanted for x in visit.outputs),
     )
 
 
@@ -264,6 +340,7 @@ def _merged(small: Stop, large: Stop | None = None) -> Stop:
     edges = zip(small.edges, large.edges, strict=False)
     return replace(
         small,
+        takes=tuple(map(shape, small.takes, large.takes)),
         shapes=tuple(map(shape, small.shapes, large.shapes)),
         masks=tuple(map(shape, small.masks, large.masks)),
         edges=tuple(replace(a, mask=shape(a.mask, b.mask)) for a, b in edges),

@@ -71,7 +71,9 @@ def print_summary(
     for column, width in zip(columns, _widths(positions, columns, console.width), strict=True):
         justify = {"Param #": "right", "Trainable": "center"}.get(column, "left")
         table.add_column(column, justify=justify, width=width, overflow="fold")  # pyright: ignore[reportArgumentType]
-    for row in _in_range(list(_rows(model, flow, expand_nested)), layer_range):
+    rows = list(_rows(model, flow, expand_nested))
+    names = [row.operation.name for row in rows]
+    for row in rows[in_range("summary", names, layer_range)]:
         cells = _cells(row)
         table.add_row(*(Text(cells[column]) for column in columns))
     lines = [f" {name}: {_size(variables)}" for name, variables in _totals(model)]
@@ -158,21 +160,28 @@ def _operations(model: Model, stops: tuple[Stop, ...]) -> list[Any]:
     return [*visited, *model.layers]
 
 
-def _in_range(rows: list[_Row], wanted: Sequence[str] | None) -> list[_Row]:
+def in_range(function: str, names: list[str], wanted: Any) -> slice:
+    """Returns the places from the first layer to the last that are wanted.
+
+    Args:
+        function: Whose argument it is.
+        names: Of all layers.
+        wanted: Two names, or patterns of them; None for all.
+    """
     if wanted is None:
-        return rows
-    names = [row.operation.name for row in rows]
+        return slice(None)
+    where = f"{function}: layer_range"
     if isinstance(wanted, str) or len(wanted) != 2:
-        raise ArgumentError("summary: layer_range", repr(wanted), "two names: the first, the last")
+        raise ArgumentError(where, repr(wanted), "two names: the first, the last")
     first = [i for i, name in enumerate(names) if re.match(wanted[0], name)]
     last = [i for i, name in enumerate(names) if re.match(wanted[1], name)]
     if not first or not last:
         raise ArgumentError(
-            "summary: layer_range",
+            where,
             received=repr(tuple(wanted)),
             expected=f"names of layers: {', '.join(names)}",
         )
-    return rows[min(first) : max(last) + 1]
+    return slice(min(first), max(last) + 1)
 
 
 def _widths(positions: Sequence[float] | None, columns: list[str], whole: int) -> list[int | None]:

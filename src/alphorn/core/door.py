@@ -41,6 +41,8 @@ from alphorn.core.symbol import Symbol, symbols_in, unknown_sizes
 from alphorn.core.tracking import Tracked
 from alphorn.core.variable import Variable, autocast_to, unwrap
 from alphorn.core.watching import watched
+from alphorn.distribution.current import distribution
+from alphorn.distribution.placing import laid
 from alphorn.errors import MaskError, StateError, UnexpectedArgumentError
 from alphorn.fields import attribute
 
@@ -196,6 +198,8 @@ class Door(Tracked):
             outputs = watched(
                 self, (args, kwargs), arguments, lambda: self._dispatch(spec, arguments)
             )
+            if distribution() is not None:
+                outputs = laid(outputs, "/".join(current_path.get()))
             if self.activity_regularizer is not None:
                 for leaf in jax.tree.leaves(outputs, is_leaf=is_masked):
                     self.add_loss(_penalty(self.activity_regularizer, leaf))

@@ -213,7 +213,6 @@ class Layer(Calls, Door):
                 aggregation,
                 name=name or auto_name("variable"),
             )
-            variable.path = "/".join((*current_path.get(), variable.name))
         variable.regularizer = resolve("regularizers", regularizer)
         variable.constraint = resolve("constraints", constraint)
         variable.overwrite_with_gradient = overwrite_with_gradient

@@ -14,9 +14,12 @@ from alphorn.core.variable import Variable
 from alphorn.errors import ShapeError, StateError
 from alphorn.fields import Configurable, attribute
 
+# Most attributes are of types that hold nothing: to pass them by at once makes a walk cheap.
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes, type(len), type(lambda: None)})
+
 
 def _members(value: Any) -> Iterator[Any]:
-    if isinstance(value, Variable | Tracked | SeedGenerator):
+    if isinstance(value, _MEMBERS):
         yield value
     elif isinstance(value, list | tuple):
         for v in value:
@@ -38,7 +41,11 @@ class Tracked(Configurable):
     def _parts(self) -> list[Any]:
         found: dict[int, Any] = {}
         for name, value in vars(self).items():
-            if name not in self.untracked:
+            if type(value) in _PLAIN or name in self.untracked:
+                continue
+            if isinstance(value, _MEMBERS):
+                found[id(value)] = value
+            elif isinstance(value, list | tuple | dict):
                 found.update((id(m), m) for m in _members(value))
         return list(found.values())
 
@@ -156,6 +163,9 @@ class Tracked(Configurable):
                 )
         for variable, value in zip(variables, weights, strict=True):
             variable.assign(value)
+
+
+_MEMBERS = (Variable, Tracked, SeedGenerator)
 
 
 def _unique(items: list[Any]) -> list[Any]:

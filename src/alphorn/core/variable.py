@@ -20,6 +20,7 @@ from jax.core import Tracer
 
 from alphorn.config import floatx
 from alphorn.core.assignment import Assignable
+from alphorn.core.context import current_path
 from alphorn.core.scope import (
     EAGER,
     Scope,
@@ -29,6 +30,8 @@ from alphorn.core.scope import (
     slot_may_be_read,
     staging,
 )
+from alphorn.distribution.placing import place, put
+from alphorn.distribution.processes import on_host
 from alphorn.errors import ShapeError, StateError
 from alphorn.loading import take
 from alphorn.naming import auto_name
@@ -67,6 +70,7 @@ class Variable:
         autocast: Whether a mixed-precision layer reads it in its compute dtype.
         aggregation, synchronization: As in Keras; replicas here are JAX's, and always agree.
         name: By default `variable`, `variable_1`, ...
+        layout: A `TensorLayout`; by default that which the distribution has for the path.
 
     >>> counter = Variable(0.0, name="counter")
     >>> counter.assign_add(2.0)
@@ -76,6 +80,7 @@ class Variable:
     """
 
     born_trainable: bool  # where a layer made it
+    follows: "Variable | None" = None  # the weight of which it is an optimizer's state
 
     def __init__(
         self,
@@ -87,9 +92,10 @@ class Variable:
         aggregation: str = "none",
         synchronization: str = "auto",
         name: str | None = None,
+        layout: Any = None,
     ):
         self.name = name or auto_name("variable")
-        self.path = self.name
+        self.path = "/".join((*current_path.get(), self.name))
         self.trainable = bool(trainable)
         self.autocast = autocast
         self.aggregation = aggregation
@@ -126,8 +132,11 @@ class Variable:
         self._slot: Array = value
         self.version = 0
         self.dtype = value.dtype
+        self.layout: Any = None
+        with jax.ensure_compile_time_eval():
+            place([self]) if layout is None else self.lay_out(layout)
         for scope in _open_scopes():
-            scope.values[self] = value
+            scope.values[self] = self._slot
 
     @property
     def value(self) -> Array:
@@ -183,7 +192,7 @@ class Variable:
             )
         old = self._slot
         record(lambda: self.rebind(old))
-        self.rebind(_owned_array(new, self.dtype))
+        self.rebind(self._laid_out(_owned_array(new, self.dtype)))
         return self._slot
 
     @property
@@ -201,6 +210,15 @@ class Variable:
         """Subtracts from the value."""
         return self.assign(self._read() - jnp.asarray(unwrap(value), self.dtype))
 
+    def lay_out(self, layout: Any) -> None:
+        """Lays the slot out over devices, now and whenever it is assigned."""
+        layout.check(f"Variable '{self.path}'", self.shape)
+        self.layout = layout
+        self.rebind(self._laid_out(self._slot))
+
+    def _laid_out(self, value: Array) -> Array:
+        return value if self.layout is None else put(value, self.layout.backend_layout)
+
     def rebind(self, value: Array) -> None:
         """Puts an array that this Variable now owns into the slot; for training."""
         self._slot = value
@@ -213,7 +231,7 @@ class Variable:
 
     def numpy(self) -> np.ndarray:
         """Returns a copy as a NumPy array."""
-        return np.array(self._read())
+        return on_host(self._read())
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -242,7 +260,7 @@ class Variable:
         return self.value
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.value, dtype)
+        return np.asarray(on_host(self.value), dtype)
 
     def __getitem__(self, index: Any) -> Array:
         return self.value[unwrap(index)]
@@ -279,7 +297,8 @@ class Variable:
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k != "lock"} | {
-            "_slot": np.array(self._slot)
+            "_slot": on_host(self._slot),
+            "layout": None,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -13,6 +13,13 @@ def on_cpu() -> bool:
     return jax.default_backend() == "cpu" and not for_any_device()
 
 
+def on_cuda() -> bool:
+    """Returns whether programs are made for NVIDIA's devices alone."""
+    if jax.default_backend() != "gpu" or for_any_device():
+        return False
+    return "NVIDIA" in jax.devices()[0].device_kind
+
+
 def for_any_device() -> bool:
     """Returns whether a program is made that other devices run, on sizes not known yet."""
     return _any_device.value

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 
+from alphorn.distribution.placing import by_rows
 from alphorn.kernels.device import on_cpu
 
 Pair = tuple[int, int]
@@ -75,7 +76,8 @@ def convolve_planes(
     taps = rows * columns * channels
     if taps <= FEW_TAPS:
         by_windows = partial(_by_windows, pads=edges, dilation=gaps)
-        return _in_blocks(by_windows, x, kernel, taps * x.shape[1] * x.shape[2])
+        size = taps * x.shape[1] * x.shape[2] * x.dtype.itemsize
+        return in_blocks(jax.checkpoint(by_windows), x, kernel, size)
     return _by_rows(x, kernel, edges, gaps)
 
 
@@ -131,8 +133,8 @@ def _by_rows_jvp(
         laid = x.shape[2] * max(
             kernel.shape[1] * kernel.shape[2], kernel.shape[0] * kernel.shape[3]
         )
-        rows_apart = partial(_rows_apart, pads=pads, dilation=dilation)
-        parts.append(_in_blocks(rows_apart, x, dk, laid * x.shape[1]))
+        rows_apart = jax.checkpoint(partial(_rows_apart, pads=pads, dilation=dilation))
+        parts.append(in_blocks(rows_apart, x, dk, laid * x.shape[1] * x.dtype.itemsize))
     return y, sum(parts[1:], parts[0]) if parts else jnp.zeros_like(y)
 
 
@@ -169,21 +171,29 @@ def _rows_apart(x: Array, kernel: Array, pads: Pads, dilation: Pair) -> Array:
     return y
 
 
-def _in_blocks(
-    convolve: Callable[[Array, Array], Array], x: Array, kernel: Array, laid: int
-) -> Array:
-    """Convolves so much of the batch at a time that what is laid out (`laid` a row) stays small.
+def in_blocks(fn: Callable[[Any, Any], Array], rows: Any, shared: Any, size: int) -> Array:
+    """Returns `fn(rows, shared)`, for so many rows at a time that what it keeps stays small.
 
-    The gradient lays it out again, and so keeps no more than `x`.
+    Where that is less than all, the gradient computes it again and so keeps no more than `rows`.
+
+    Args:
+        fn: Treats each row by itself.
+        rows: A structure of arrays `(B, ...)`.
+        shared: What all rows use.
+        size: How many bytes a row needs.
     """
-    convolve = jax.checkpoint(convolve)
-    batch, size = x.shape[0], x.shape[0] * laid * x.dtype.itemsize
-    blocks = block_count(batch, size)
-    if blocks == 1:
-        return convolve(x, kernel)
-    split = x.reshape(blocks, batch // blocks, *x.shape[1:])
-    y = lax.map(lambda part: convolve(part, kernel), split)
-    return y.reshape(batch, *y.shape[2:])
+
+    def run(rows: Any, shared: Any) -> Array:
+        batch = jax.tree.leaves(rows)[0].shape[0]
+        blocks = block_count(batch, batch * size)
+        if blocks == 1:
+            return fn(rows, shared)
+        split = jax.tree.map(lambda x: x.reshape(blocks, batch // blocks, *x.shape[1:]), rows)
+        again = jax.checkpoint(fn)
+        y = lax.map(lambda part: again(part, shared), split)
+        return y.reshape(batch, *y.shape[2:])
+
+    return by_rows(run, rows, shared)
 
 
 def _padded(x: Array, pads: Pads) -> Array:

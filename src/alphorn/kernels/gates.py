@@ -10,6 +10,7 @@ output `(B, U)`, and the last states, each `(B, U)`. Options of all three:
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, TypedDict, Unpack
 
 import jax
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from alphorn.core.masked import fill_masked
+from alphorn.distribution.placing import by_rows
 from alphorn.kernels import loops, recurrence
 from alphorn.kernels.cells import (
     Activation,
@@ -34,14 +36,32 @@ from alphorn.kernels.stepping import scan_cell
 # Steps of a batch are numbered in 32 bits.
 _MOST_PLACES = 1 << 30
 
-# Compiled by themselves: an eager call would else compile its loop anew each time.
-_compiled_once = functools.partial(
-    jax.jit,
-    static_argnames=(
-        *("activation", "recurrent_activation", "reset_after"),
-        *("go_backwards", "zero_output_for_mask", "sequences"),
-    ),
+_STATIC = (
+    *("activation", "recurrent_activation", "reset_after"),
+    *("go_backwards", "zero_output_for_mask", "sequences"),
 )
+
+
+def _compiled_once(kernel: Callable, states: int) -> Callable:
+    """Compiles by itself: an eager call would else compile its loop anew each time.
+
+    Rows are sorted in it, on each device those that it has.
+
+    Args:
+        kernel: Takes inputs, mask, states and weights.
+        states: How many there are of them.
+    """
+    compiled = jax.jit(kernel, static_argnames=_STATIC)
+
+    @functools.wraps(kernel)
+    def run(x: Array, mask: Array | None, *arrays: Any, drop: Any = None, **options: Any) -> Any:
+        def run_rows(rows: tuple, weights: tuple) -> tuple[Array, States]:
+            x, mask, states, drop = rows
+            return compiled(x, mask, *states, *weights, drop=drop, **options)
+
+        return by_rows(run_rows, (x, mask, arrays[:states], drop), arrays[states:])
+
+    return run
 
 
 class Options(TypedDict, total=False):
@@ -94,7 +114,7 @@ def _run(
     return outputs, last
 
 
-@_compiled_once
+@functools.partial(_compiled_once, states=1)
 def simple_rnn(
     x: Array,
     mask: Array | None,
@@ -122,7 +142,7 @@ def simple_rnn(
     return _run(simple_cell(activation), x, mask, (state,), weights, **options)
 
 
-@_compiled_once
+@functools.partial(_compiled_once, states=2)
 def lstm(
     x: Array,
     mask: Array | None,
@@ -155,7 +175,7 @@ def lstm(
     return _run(cell, x, mask, (hidden, carry), weights, **options)
 
 
-@_compiled_once
+@functools.partial(_compiled_once, states=1)
 def gru(
     x: Array,
     mask: Array | None,

@@ -5,6 +5,7 @@ Letters: `B` batch, `T` time, `F` features, `U` units, `G` gates times units; `R
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from jax import Array, lax
 
 from alphorn.kernels.blocks import block_shape, order_of
 from alphorn.kernels.cells import Cell, States, widened
+from alphorn.kernels.device import on_cpu
 
 
 def matmul(x: Array, kernel: Array) -> Array:
@@ -82,6 +84,16 @@ def _select(valid: Array | None, new: States, old: States) -> States:
 
 # States over steps, for each of the states that are wanted.
 Rooms = tuple[Array, ...]
+
+# On a GPU the kernels of one step take less time than the loop takes to begin another round.
+_UNROLLED = 8
+
+
+def over_steps(count: Any, step: Callable, carry: Any) -> Any:
+    """Returns the carry after so many steps, `step(i, carry)` each."""
+    static = isinstance(count, int) and not on_cpu()
+    return lax.fori_loop(0, count, step, carry, unroll=_UNROLLED if static else None)
+
 
 take = functools.partial(lax.dynamic_index_in_dim, keepdims=False)
 
@@ -193,7 +205,7 @@ class Loop:
             wanted = zip(rooms, states, strict=False)
             return states, tuple(put(room, state, begin + i) for room, state in wanted)
 
-        return lax.fori_loop(0, self.count(block, chunk), step, (states, rooms))
+        return over_steps(self.count(block, chunk), step, (states, rooms))
 
     def outputs(self, series: Array) -> Array:
         """Returns `(B, T, U)` from states `(blocks * (T' + 1), R, U)`, first ones included."""

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from alphorn.kernels.cells import Cell, States, widened
-from alphorn.kernels.loops import Loop, Options, Weights, put, room_for, seen, take
+from alphorn.kernels.loops import Loop, Options, Weights, over_steps, put, room_for, seen, take
 
 # States of all steps are kept for the way back up to this size, beyond it those between chunks.
 _SAVED_BYTES = 1 << 28
@@ -138,7 +138,7 @@ def _backward(cell: Cell, options: Options, args: tuple, saved: States, cotangen
             dstates = (dold[0] + seen(dseen, drop), *dold[1:])
             return dstates, put(dprojected, dgates, i)
 
-        dstates, dprojected = lax.fori_loop(0, count, step, (dstates, dprojected))
+        dstates, dprojected = over_steps(count, step, (dstates, dprojected))
         pairs = cell.recurrent(rest, entering, dprojected)
         added = Weights(
             total(inputs, dprojected),

@@ -282,7 +282,7 @@ GONE: dict[str, str] = {
     "data": "arrays, lists of sequences, generators or utils.PyDataset go into fit",
     "io": "numpy and the standard library",
     "image": "ops, or preprocessing.image",
-    "distribute": "alphorn.distribution, on JAX's sharding",
+    "distribute": "alphorn.distribution: set_distribution(DataParallel())",
     "py_func": "jax.pure_callback",
     "train": "keras.optimizers, keras.callbacks.ModelCheckpoint",
     "layers": "keras.layers",

@@ -71,7 +71,8 @@ def broadcast_shape(op: Op, operands: Sequence[Any]) -> tuple[int, ...]:
     """
     shapes = [x.shape for x in operands]
     try:
-        return jnp.broadcast_shapes(*shapes)
+        found: Any = jnp.broadcast_shapes(*shapes)  # sizes may be symbolic
+        return found
     except ValueError:
         pass
     longest = max(shapes, key=len)

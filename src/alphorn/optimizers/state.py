@@ -36,6 +36,7 @@ class State(Configurable):
         initializer: Any = "zeros",
         dtype: Any = None,
         aggregation: str = "none",
+        layout: Any = None,
         name: str | None = None,
     ) -> Variable:
         """Makes a Variable of the optimizer's state."""
@@ -47,6 +48,7 @@ class State(Configurable):
             autocast=False,
             aggregation=aggregation,
             name=name,
+            layout=layout,
         )
         variable.path = f"{self.name}/{variable.name}"
         self._variables.append(variable)
@@ -58,7 +60,10 @@ class State(Configurable):
         """Makes a Variable of the state in the shape and type of a weight."""
         name = f"{reference_variable.path.replace('/', '_')}_{name or 'var'}"
         shape, dtype = reference_variable.shape, reference_variable.dtype
-        return self.add_variable(shape, initializer, dtype, name=name)
+        layout = reference_variable.layout
+        variable = self.add_variable(shape, initializer, dtype, name=name, layout=layout)
+        variable.follows = reference_variable
+        return variable
 
     def add_optimizer_variables(
         self, trainable_variables: Iterable[Variable], name: Any, initializer: Any = "zeros"

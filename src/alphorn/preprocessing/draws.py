@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 
+# Fewer draws with limits of their own are faster one by one.
+_FEW = 512
+
 
 class Draws:
     """Draws from the generator of the module `random`, which `close` takes on behind them.
@@ -28,7 +31,7 @@ class Draws:
         }
         self._twister = np.random.MT19937()
         self._twister.state = self._start
-        self._words = np.zeros(0, np.int64)
+        self._words = np.zeros(0, np.uint32)
         self._used = 0  # of all words, those before self._words too
 
     def close(self) -> None:
@@ -43,7 +46,7 @@ class Draws:
         """Returns the next words, which `_use` counts."""
         missing = count - len(self._words)
         if missing > 0:
-            more = self._twister.random_raw(missing).astype(np.int64)
+            more = self._twister.random_raw(missing).astype(np.uint32)
             self._words = np.concatenate([self._words, more])
         return self._words[:count]
 
@@ -59,20 +62,44 @@ class Draws:
 
     def below(self, limit: int, count: int) -> np.ndarray:
         """Returns what as many calls of `random.randrange(limit)` would, `(count,)`."""
-        return self._accepted(limit - 1, 0, count)
+        return self._accepted(limit - 1, count).astype(np.int64)
 
     def shuffled(self, count: int) -> np.ndarray:
         """Returns the order in which `random.shuffle` would put as many items, `(count,)`."""
-        parts = [np.zeros(0, np.int64)]
-        last = count - 1
-        while last > 0:  # limits of one number of bits at a time
-            smallest = max((1 << ((last + 1).bit_length() - 1)) - 1, 1)
-            parts.append(self._accepted(last, 1, last - smallest + 1))
+        last, parts = count - 1, []
+        while last > _FEW:  # limits of one number of bits at a time
+            smallest = max((1 << ((last + 1).bit_length() - 1)) - 1, _FEW)
+            parts.append(self._accepted(last, last - smallest + 1, falling=True))
             last = smallest - 1
-        return _swapped(np.append(np.concatenate(parts), 0)[:count][::-1])
+        few = self._one_by_one(last, 2 * _FEW) if last > 0 else []
+        if parts:
+            # NumPy has no loop of swaps; LAPACK swaps the rows of a matrix, here the last first.
+            from scipy.linalg import get_lapack_funcs
 
-    def _accepted(self, largest: int, step: int, count: int) -> np.ndarray:
-        """Returns `count` draws, the k-th from 0 to `largest - step * k`.
+            swapped: Any = get_lapack_funcs("laswp", dtype=float)
+            partners = np.concatenate([*parts, few, [0]])[::-1]
+            rows = swapped(np.arange(count, dtype=float)[:, None], partners, inc=-1)
+            return rows[:, 0].astype(np.int64)
+        order = list(range(count))
+        for place, partner in zip(range(last, 0, -1), few, strict=True):
+            order[place], order[partner] = order[partner], order[place]
+        return np.array(order, np.int64)
+
+    def _one_by_one(self, last: int, words: int) -> list[int]:
+        """Returns a draw from 0 to `last`, one to `last - 1` and so on to 1; of so many words."""
+        found = []
+        for used, word in enumerate(self._next(words).tolist(), 1):
+            draw = word >> 32 - (last + 1).bit_length()
+            if draw <= last:
+                found.append(draw)
+                last -= 1
+                if not last:
+                    self._use(used)
+                    return found
+        return self._one_by_one(last + len(found), 2 * words)
+
+    def _accepted(self, largest: int, count: int, falling: bool = False) -> np.ndarray:
+        """Returns `count` draws from 0 to `largest`, or each to one less than the one before.
 
         A draw has as many bits as its limit, and those above the limit are thrown away. Whether one
         is taken depends on how many were before it: each round mends what the last one counted
@@ -83,9 +110,13 @@ class Draws:
         while True:
             drawn = self._next(size) >> (32 - bits)
             taken = drawn <= largest
-            while step:
-                again = drawn <= largest - step * (np.cumsum(taken, dtype=np.int32) - taken)
-                if (again == taken).all():
+            if falling:
+                drawn = drawn.view(np.int32)  # a limit may be below 0, behind the last that counts
+            while falling:
+                limits = np.cumsum(taken, dtype=np.int32)
+                limits -= taken
+                again = drawn <= np.subtract(largest, limits, out=limits)
+                if np.array_equal(again, taken):
                     break
                 taken = again
             ends = np.flatnonzero(taken)[:count]
@@ -93,36 +124,3 @@ class Draws:
                 self._use(int(ends[-1]) + 1 if count else 0)
                 return drawn[ends]
             size *= 2
-
-
-def _swapped(partners: np.ndarray) -> np.ndarray:
-    """Returns `0, 1, ...` after the swaps of item i with item `partners[i] <= i`, the last i first.
-
-    Item i is final after its swap, and gets what then stands at its partner's place: what the swap
-    before with the same partner put there, or what stood there at the start. A swap puts there
-    what stood at its own place, for which the same holds: chains that are followed to their ends.
-    """
-    count = len(partners)
-    if count < 2:
-        return np.arange(count)
-    places = np.arange(count)
-    # Swaps by partner, and by place: neighbours of one partner follow each other in time.
-    keys = np.sort(partners * count + places)
-    partner, place = np.divmod(keys, count)
-    before = np.full(count, -1)
-    same = partner[1:] == partner[:-1]
-    before[place[:-1][same]] = place[1:][same]
-    heads = np.flatnonzero(np.append(True, ~same))
-    source = places.copy()
-    first = place[heads]
-    itself = first == partner[heads]
-    first = np.where(itself, before[first], first)
-    known = first >= 0
-    source[partner[heads][known]] = first[known]
-    while True:
-        further = source[source]
-        if (further == source).all():
-            break
-        source = further
-    found = np.where(before >= 0, source[before], partners)
-    return np.where(partners == places, source, found)

@@ -1,7 +1,8 @@
 """Words as numbers, many texts at a time, without an object for each word."""
 
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -51,18 +52,22 @@ class _Table:
 
 
 class Numbering:
-    """Gives words the numbers that a function gives them, and seldom asks it for one again.
+    """Numbers words from 0 in the order of their first sight, and seldom looks one up again.
 
     Args:
-        find: Returns the numbers of a list of words.
+        words: Those that have numbers already, in order.
 
-    Words of up to 8 and of up to 16 bytes stand in tables, by their bytes; `find` is asked for
-    longer ones, and for those that found no place, each time.
+    Words of up to 8 and of up to 16 bytes stand in tables, by their bytes; longer ones, and those
+    that found no place, are looked up each time.
     """
 
-    def __init__(self, find: Callable[[list[Any]], Sequence[int]]):
-        self._find = find
+    def __init__(self, words: Iterable[Any] = ()):
+        self.words: defaultdict[Any, int] = defaultdict(None, zip(words, count()))
+        self.words.default_factory = count(len(self.words)).__next__
         self._tables: tuple[_Table, _Table] | None = None
+
+    def _find(self, words: Iterable[Any]) -> np.ndarray:
+        return np.array(list(map(self.words.__getitem__, words)), np.int64)
 
     def of_lists(self, texts: list[Any]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the numbers of all words, and how many words each text has.
@@ -71,7 +76,7 @@ class Numbering:
             texts: The words of each.
         """
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        return np.array(self._find(list(chain.from_iterable(texts))), np.int64), lengths
+        return self._find(chain.from_iterable(texts)), lengths
 
     def of_bytes(self, data: bytes, blank: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the numbers of all words, and how many words each text has.

@@ -3,13 +3,14 @@
 import json
 import warnings
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, count, repeat
+from collections.abc import Callable, Iterable, Iterator, Sized
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
 
 from alphorn.errors import ArgumentError, StateError, UnexpectedArgumentError
+from alphorn.preprocessing.lists import uncollected
 from alphorn.preprocessing.numbering import Numbering
 from alphorn.preprocessing.words import (
     FEW,
@@ -25,6 +26,19 @@ from alphorn.preprocessing.words import (
 __all__ = ["Tokenizer", "tokenizer_from_json"]
 
 MODES = ("binary", "count", "freq", "tfidf")
+# What `to_json` writes beside the tables.
+_SAVED = {
+    "num_words": int | float,
+    "filters": str | list,
+    "lower": bool | int,
+    "split": str,
+    "char_level": bool | int,
+    "oov_token": str,
+    "document_count": int | float,
+}
+# A call with fewer texts does not go through all words that were seen before it.
+_FEW_TEXTS = 100
+_KEPT_WORDS = 1 << 17
 _TABLES = ("word_counts", "word_docs", "index_docs", "index_word", "word_index")
 
 
@@ -57,6 +71,7 @@ class Tokenizer:
     """
 
     analyzer: Callable | None = None  # tokenizers that were pickled before there was one
+    _numbering: Numbering
 
     def __init__(
         self,
@@ -104,7 +119,7 @@ class Tokenizer:
         )
 
     def _numbered(
-        self, texts: Iterable[Any], find: Callable[[list[Any]], Sequence[int]]
+        self, texts: Iterable[Any], numbering: Numbering
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the numbers of words, and how many words each text has, some texts at a time."""
         if isinstance(texts, str) and not self.char_level:
@@ -115,7 +130,6 @@ class Tokenizer:
             )
         if not isinstance(texts, Iterable):
             raise UnexpectedArgumentError("Tokenizer: texts", repr(texts), "texts in a list")
-        numbering = Numbering(find)
         plain = not self.char_level and self.analyzer is None
         for run in runs(texts, "Tokenizer"):
             data = None
@@ -133,11 +147,11 @@ class Tokenizer:
             texts: Strings, or lists of words; a generator is read once, and not kept.
         """
         old = Counter(self.word_docs)
-        numbers = defaultdict(count(len(self.word_counts)).__next__, zip(self.word_counts, count()))
+        numbering = Numbering(self.word_counts)
+        numbers = numbering.words
         totals = np.array([[n, old[w]] for w, n in self.word_counts.items()], np.int64)
         counts, documents = totals.reshape(-1, 2).T.copy()
-        number = numbers.__getitem__
-        for words, lengths in self._numbered(texts, lambda found: list(map(number, found))):
+        for words, lengths in self._numbered(texts, numbering):
             new = len(numbers) - len(counts)
             if new > 0:  # and room for as many again
                 counts, documents = (
@@ -158,6 +172,7 @@ class Tokenizer:
         self.word_index = dict(zip(vocabulary, range(1, len(vocabulary) + 1), strict=True))
         self.index_word = {i: word for word, i in self.word_index.items()}
         self.index_docs.update({self.word_index[w]: n for w, n in self.word_docs.items()})
+        self._keep(numbering)
 
     def fit_on_sequences(self, sequences: Iterable[Any]) -> None:
         """Counts the texts that hold each id, for `sequences_to_matrix(mode="tfidf")`.
@@ -187,22 +202,41 @@ class Tokenizer:
 
         With an `oov_token` its id stands for them.
         """
-        numbers: defaultdict[Any, int] = defaultdict(count(1).__next__, {None: 0})
-        number = numbers.__getitem__
-        found = list(self._numbered(texts, lambda words: list(map(number, self._found(words)))))
-        ids = np.empty(len(numbers), object)
-        ids[:] = list(numbers)
+        few = isinstance(texts, Sized) and len(texts) < _FEW_TEXTS
+        numbering = Numbering() if few else self._kept()
+        found = list(self._numbered(texts, numbering))
+        ids = np.empty(len(numbering.words), object)
+        ids[:] = list(self._found(numbering.words))
+        known = np.array([i is not None for i in ids], bool)
         rows = []
-        for words, lengths in found:
-            ends = np.cumsum(lengths)
-            if not words.all():
-                kept = words != 0
-                ends, words = np.append(0, np.cumsum(kept))[ends], words[kept]
-            row, begin = ids.take(words), 0
-            for end in ends.tolist():
-                rows.append(row[begin:end].tolist())
-                begin = end
+        with uncollected():
+            for words, lengths in found:
+                ends = np.cumsum(lengths)
+                if not known.all():
+                    kept = known.take(words)
+                    ends, words = np.append(0, np.cumsum(kept))[ends], words[kept]
+                row, begin = ids.take(words), 0
+                for end in ends.tolist():
+                    rows.append(row[begin:end].tolist())
+                    begin = end
+        if not few:
+            self._keep(numbering)
         return rows
+
+    def _kept(self) -> Numbering:
+        """Returns the numbers that words have from the last call; one thread at a time gets them.
+
+        They say nothing of ids: a user may change those, and the words that make one text.
+        """
+        return self.__dict__.pop("_numbering", None) or Numbering()
+
+    def _keep(self, numbering: Numbering) -> None:
+        if len(numbering.words) <= _KEPT_WORDS:
+            self._numbering = numbering
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what a copy needs."""
+        return {name: value for name, value in self.__dict__.items() if name != "_numbering"}
 
     def texts_to_sequences_generator(self, texts: Iterable[Any]) -> Iterator[list[int]]:
         """Yields the ids of each text's words, each before the next text is read."""
@@ -353,8 +387,13 @@ def tokenizer_from_json(json_string: str) -> Tokenizer:
     """
     try:
         config = dict(json.loads(json_string)["config"])
-        tables = {name: json.loads(config.pop(name)) for name in _TABLES}
-    except (ValueError, KeyError, TypeError) as error:
+        tables = {name: _table(name, config.pop(name)) for name in _TABLES}
+        for name, kinds in _SAVED.items():
+            if not isinstance(config.get(name), kinds | None):
+                raise TypeError(f"{name} is {config[name]!r:.60}")
+        if unknown := config.keys() - _SAVED.keys():
+            raise KeyError(", ".join(unknown))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArgumentError(
             "tokenizer_from_json",
             received=f"{json_string!r:.60}: {type(error).__name__}: {error}",
@@ -365,7 +404,16 @@ def tokenizer_from_json(json_string: str) -> Tokenizer:
     tokenizer = Tokenizer(**config)
     tokenizer.word_counts = OrderedDict(tables["word_counts"])
     tokenizer.word_docs.update(tables["word_docs"])
-    tokenizer.index_docs.update({int(k): v for k, v in tables["index_docs"].items()})
-    tokenizer.index_word = {int(k): v for k, v in tables["index_word"].items()}
+    tokenizer.index_docs.update(tables["index_docs"])
+    tokenizer.index_word = tables["index_word"]
     tokenizer.word_index = tables["word_index"]
     return tokenizer
+
+
+def _table(name: str, text: str) -> dict[Any, Any]:
+    """Returns one of the tables of a vocabulary, ids as numbers."""
+    table = {int(k) if name[:5] == "index" else k: v for k, v in json.loads(text).items()}
+    of = str | int | float if name == "index_word" else int | float
+    if not all(isinstance(value, of) for value in table.values()):
+        raise TypeError(f"{name} has other values than {of}")
+    return table

@@ -30,36 +30,51 @@ class Series:
         if isinstance(data, list | tuple):
             self.data = np.asarray(data)
         self.whole = isinstance(self.data, np.ndarray)
+        self._seen: tuple[int, Any] = (0, None)
 
-    def steps(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the steps at `rows`, `(rows, ...)`."""
-        if self.whole:
-            return self.data[rows]
-        return np.array([self.data[row] for row in rows.tolist()])
+    def steps(self, rows: Any) -> np.ndarray:
+        """Returns the steps at `rows`, a range or an array: `(rows, ...)`."""
+        if not self.whole:
+            return np.array([self.data[row] for row in _listed(rows)])
+        if isinstance(rows, range):
+            return self.data[rows.start : rows.stop : rows.step].copy()
+        return self.data[rows]
 
-    def windows(self, starts: np.ndarray, span: int, rate: int) -> np.ndarray:
+    def windows(self, starts: Any, span: int, rate: int) -> np.ndarray:
         """Returns windows of every `rate`-th of `span` steps, `(starts, steps, ...)`.
 
         Args:
-            starts: Where windows start; evenly apart where they are in order.
+            starts: Where windows start, a range or an array.
             span: From the first to behind the last step.
             rate: From a step to the next.
         """
         if not len(starts):
             return np.array([])
-        apart = int(starts[1] - starts[0]) if len(starts) > 1 else 1
-        even = apart > 0 and int(starts[-1]) == starts[0] + apart * (len(starts) - 1)
-        even = even and bool((np.diff(starts) == apart).all())
-        if not even:
+        if not isinstance(starts, range):
             if self.whole:
-                return _view(self.data, span)[starts, ::rate]
-            return np.array([self.data[s : s + span : rate] for s in starts.tolist()])
-        first, last = int(starts[0]), int(starts[-1])
-        block = np.asarray(self.data[first : last + span])
-        return _view(block, span)[::apart, ::rate].copy()
+                return self._views(span)[starts, ::rate]
+            return np.array([self.data[s : s + span : rate] for s in _listed(starts)])
+        first, stop = starts[0], starts[-1] + 1
+        if self.whole:
+            return self._views(span)[first : stop : starts.step, ::rate].copy()
+        block = np.asarray(self.data[first : stop - 1 + span])
+        return _views(block, span)[:: starts.step, ::rate].copy()
+
+    def _views(self, span: int) -> np.ndarray:
+        if self._seen[0] != span:  # NumPy takes longer to make them than to copy a batch
+            self._seen = span, _views(self.data, span)
+        return self._seen[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what a copy needs: not the views, of which a copy would be as large as all windows."""
+        return self.__dict__ | {"_seen": (0, None)}
 
 
-def _view(data: np.ndarray, span: int) -> np.ndarray:
+def _listed(places: Any) -> list[int]:
+    return np.asarray(places).tolist()
+
+
+def _views(data: np.ndarray, span: int) -> np.ndarray:
     """Returns all windows as a view, `(windows, span, ...)`."""
     return np.lib.stride_tricks.as_strided(
         data,
@@ -158,15 +173,16 @@ class TimeseriesGenerator(PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns a batch."""
         index = _within(index, len(self), "TimeseriesGenerator")
+        length = self.length
         if self.shuffle:
             rows = np.random.randint(self.start_index, self.end_index + 1, size=self.batch_size)
+            starts = rows - length
         else:
             first = self.start_index + self.batch_size * self.stride * index
             stop = min(first + self.batch_size * self.stride, self.end_index + 1)
-            rows = np.arange(first, stop, self.stride)
-        windows = self._as_series("data").windows(
-            rows - self.length, self.length, self.sampling_rate
-        )
+            rows = range(first, stop, self.stride)
+            starts = range(first - length, stop - length, self.stride)
+        windows = self._as_series("data").windows(starts, length, self.sampling_rate)
         targets = self._as_series("targets").steps(rows)
         return (windows[:, ::-1] if self.reverse else windows), targets
 
@@ -229,8 +245,9 @@ class TimeseriesDataset:
     `timeseries_dataset_from_array` makes it.
     """
 
-    def __init__(self, series: Series, targets: Series | None, starts: np.ndarray, **options: Any):
-        self._series, self._targets, self._starts = series, targets, starts
+    def __init__(self, series: Series, targets: Series | None, starts: range, **options: Any):
+        self._series, self._targets = series, targets
+        self._starts: Any = starts
         self._span, self._rate = options["span"], options["rate"]
         self.batch_size: int | None = options["batch_size"]
         self._random: np.random.RandomState | None = options["random"]
@@ -328,7 +345,7 @@ def timeseries_dataset_from_array(
     return TimeseriesDataset(
         Series(data),
         None if targets is None else Series(targets),
-        start + np.arange(0, windows, sequence_stride),
+        range(start, start + windows, sequence_stride),
         span=(sequence_length - 1) * sampling_rate + 1,
         rate=sampling_rate,
         batch_size=batch_size,

@@ -24,7 +24,7 @@ from alphorn.models.model import Model
 from alphorn.saving.configs import model_from, model_json, parsed
 from alphorn.saving.legacy_h5 import load_h5, save_h5
 from alphorn.saving.places import KERAS3, holders, optimizer_holders
-from alphorn.saving.stores import H5Store, Store, h5_file, whole, write_h5
+from alphorn.saving.stores import Store, h5_file, whole, write_h5
 from alphorn.saving.weights import OPENERS, may_write, read_into
 
 __all__ = ["load_model", "save_model"]
@@ -148,8 +148,7 @@ def load_model(
         weights = members.size(WEIGHTS)
         budget = 2 * weights + _SPARE
         model = model_from(config, path.name, custom_objects, compile, safe_mode, budget)
-        with members.open(WEIGHTS) as source, h5_file(source, path.name) as file:
-            store = H5Store(file, path.name)
+        with members.open(WEIGHTS) as source, h5_file(source, path.name) as store:
             if model.built:
                 read_into(model, store, path.name, fresh=True)
             elif store.named() and any(store.count(f"{p}/vars") for p in store.named().values()):
@@ -298,9 +297,9 @@ def _archived(path: Path) -> Iterator[Store]:
     with (
         _members(path) as members,
         members.open(WEIGHTS) as source,
-        h5_file(source, path.name) as file,
+        h5_file(source, path.name) as store,
     ):
-        yield H5Store(file, path.name)
+        yield store
 
 
 OPENERS[".keras"] = _archived

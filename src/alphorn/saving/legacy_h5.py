@@ -39,8 +39,8 @@ def load_h5(
         custom_objects, compile, safe_mode: As in `load_model`.
         spare: Bytes of weights that it may make beside twice its own size.
     """
-    with h5_file(path, path.name) as file:
-        weights = LegacyWeights(file, path.name)
+    with h5_file(path, path.name) as store:
+        weights = LegacyWeights(store)
         text = weights.attribute("", "model_config")
         if not isinstance(text, str):
             raise FileError(

@@ -27,27 +27,28 @@ Turn = Callable[[np.ndarray], np.ndarray]
 _ATTRIBUTE = 64_000
 
 
-def is_legacy(file: h5py.File) -> bool:
+def is_legacy(store: H5Store) -> bool:
     """Returns whether an open file is laid out as by Keras 2."""
     names = ("layer_names", "layer_names0")
-    return WEIGHTS in file or any(name in file.attrs for name in names)
+    with whole_h5(store.name):
+        return WEIGHTS in store.file or any(name in store.file.attrs for name in names)
 
 
 class LegacyWeights:
     """The weights of an open file.
 
     Args:
-        file: Of a whole model, or of weights alone.
-        name: Its name, for errors.
+        store: A whole model, or weights alone.
     """
 
-    def __init__(self, file: h5py.File, name: str):
-        self.store, self.name = H5Store(file, name), name
-        self.root = WEIGHTS if WEIGHTS in file else ""
+    def __init__(self, store: H5Store):
+        self.store, self.name = store, store.name
+        with whole_h5(self.name):
+            self.root = WEIGHTS if WEIGHTS in store.file else ""
         version = self.attribute(self.root, "keras_version")
         if isinstance(version, str) and version.startswith("1."):
             raise FileError(
-                f"{name} was written by Keras {version}",
+                f"{self.name} was written by Keras {version}",
                 expected="a file of Keras 2, which orders weights in another way",
                 fix="open and save it with Keras 2",
             )
@@ -60,12 +61,7 @@ class LegacyWeights:
         """Returns an attribute of a group as text or a list of texts, or None."""
         with whole_h5(self.name):
             group = self.store.group(place)
-            if group is None or name not in group.attrs:
-                return None
-            value = group.attrs[name]
-        if isinstance(value, np.ndarray):
-            return [str(_text(v)) for v in value.ravel().tolist()]
-        return _text(value)
+            return None if group is None else self.store.texts(group, name)
 
     def names(self, place: str, name: str) -> list[str]:
         """Returns a list of names that may stand in several attributes."""
@@ -179,10 +175,6 @@ class LegacyWeights:
                 stacklevel=5,
             )
         return found or []
-
-
-def _text(value: Any) -> Any:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _weights(layer: Any) -> list[Variable]:

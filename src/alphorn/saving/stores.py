@@ -5,8 +5,10 @@ cannot hold, and what is not an array of numbers is no array.
 """
 
 import contextlib
+import io
 import json
 import math
+import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ import numpy as np
 from alphorn.core.variable import Variable
 from alphorn.errors import AlphornError, ArgumentError, FileError
 from alphorn.files import whole_file
+from alphorn.saving.attributes import Attributes
 from alphorn.saving.places import Holder
 from alphorn.training.interrupts import interrupts_held
 
@@ -72,10 +75,16 @@ class Store:
 
 
 class H5Store(Store):
-    """An open HDF5 file."""
+    """An open HDF5 file.
 
-    def __init__(self, file: h5py.File, name: str):
-        self.file, self.name = file, name
+    Args:
+        file: The file.
+        name: For errors.
+        attributes: Of its groups.
+    """
+
+    def __init__(self, file: h5py.File, name: str, attributes: Attributes):
+        self.file, self.name, self.attributes = file, name, attributes
 
     def _found(self, place: str) -> Any:
         here: Any = self.file
@@ -95,6 +104,12 @@ class H5Store(Store):
         """Returns the group at a place, the file itself without one; None where there is none."""
         found = self._found(place) if place else self.file
         return found if isinstance(found, h5py.Group) else None
+
+    def texts(self, group: h5py.Group, name: str) -> str | list[str] | None:
+        """Returns the text, or the texts, in an attribute of a group; None where there are none."""
+        with whole_h5(self.name):
+            header = h5py.h5o.get_info(group.id).addr  # pyright: ignore[reportAttributeAccessIssue]
+            return self.attributes.texts(header, name)
 
     def _refused(self, place: str, what: str) -> FileError:
         return FileError(
@@ -153,7 +168,7 @@ class H5Store(Store):
                 if not isinstance(inner, h5py.Group):
                     continue
                 if key == "vars":
-                    name = inner.attrs.get("name")
+                    name = self.texts(inner, "name")
                     if isinstance(name, str):
                         found.setdefault(name, where)
                 else:
@@ -200,8 +215,8 @@ class Shards(Store):
                 fix="no library writes such a file: do not trust where it came from",
             )
         if name not in self.open:
-            opened = self.files.enter_context(h5_file(self.path.with_name(name), name))
-            self.open[name] = H5Store(opened, name)
+            beside = self.path.with_name(name)
+            self.open[name] = self.files.enter_context(h5_file(beside, name))
         return self.open[name]
 
 
@@ -244,20 +259,29 @@ def whole(name: str, kind: str, *errors: type[Exception]) -> Iterator[None]:
 
 def whole_h5(name: str) -> contextlib.AbstractContextManager[None]:
     """Turns what h5py says of a damaged file into an error that says what to do."""
-    return whole(name, "HDF5 file", OSError, RuntimeError, KeyError, ValueError, TypeError)
+    return whole(name, "HDF5 file", Exception)
 
 
 @contextlib.contextmanager
-def h5_file(source: Any, name: str) -> Iterator[h5py.File]:
+def h5_file(source: Any, name: str) -> Iterator[H5Store]:
     """Opens an HDF5 file, or what holds one, to read.
+
+    Args:
+        source: Its path, or a BytesIO.
+        name: For errors.
 
     Raises:
         FileError: where it is damaged or of another kind.
     """
-    with whole_h5(name):
-        file = h5py.File(source, "r")
-    with file:
-        yield file
+    with contextlib.ExitStack() as opened:
+        with whole_h5(name):
+            file = opened.enter_context(h5py.File(source, "r"))
+            if isinstance(source, io.BytesIO):
+                content: Any = source.getvalue()
+            else:
+                raw = opened.enter_context(open(source, "rb"))
+                content = opened.enter_context(mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ))
+        yield H5Store(file, name, Attributes(content, file.userblock_size))
 
 
 def write_h5(file: h5py.File, parts: Sequence[Holder]) -> None:

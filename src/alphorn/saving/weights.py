@@ -10,6 +10,7 @@ import h5py
 
 from alphorn.core.layer import Layer
 from alphorn.core.variable import Variable
+from alphorn.distribution.processes import leads
 from alphorn.errors import ArgumentError, ShapeError, UnexpectedArgumentError
 from alphorn.files import whole_file
 from alphorn.models.model import Model
@@ -36,10 +37,8 @@ Opener = Callable[[Path], contextlib.AbstractContextManager[Store]]
 OPENERS: dict[str, Opener] = {}
 
 
-@contextlib.contextmanager
-def _h5(path: Path) -> Iterator[Store]:
-    with h5_file(path, path.name) as file:
-        yield H5Store(file, path.name)
+def _h5(path: Path) -> contextlib.AbstractContextManager[Store]:
+    return h5_file(path, path.name)
 
 
 @contextlib.contextmanager
@@ -128,9 +127,8 @@ def load_weights(
         raise ArgumentError("load_weights", received=str(path), expected="a file that exists")
     opener = next(o for ending, o in OPENERS.items() if path.name.endswith(ending))
     with opener(path) as store:
-        if isinstance(store, H5Store) and is_legacy(store.file):
-            legacy = LegacyWeights(store.file, path.name)
-            found = legacy.fitting(model, skip_mismatch, by_name, leave)
+        if isinstance(store, H5Store) and is_legacy(store):
+            found = LegacyWeights(store).fitting(model, skip_mismatch, by_name, leave)
             assign(found, fresh=False)
             return
         read_into(model, store, path.name, skip_mismatch, by_name, leave)
@@ -242,7 +240,7 @@ def _fitting(
 
 def may_write(what: str, path: Path, overwrite: bool) -> None:
     """Makes the folder of a file; raises where the file is there and must stay."""
-    if path.exists() and not overwrite:
+    if path.exists() and not overwrite and leads():
         raise ArgumentError(what, f"{path}, which exists", "a new name, or overwrite=True")
     path.parent.mkdir(parents=True, exist_ok=True)
 

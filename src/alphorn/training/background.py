@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from alphorn.distribution.processes import several
 from alphorn.errors import FileError
 
 Job = tuple[Path, "Future[None]"]
@@ -30,9 +31,13 @@ class Background:
     def write(self, path: Path, job: Callable[[], None]) -> None:
         """Has a file written; one that has not begun and would be replaced by it is left out.
 
+        Several processes write at once, all of them here: each must meet the others at each file.
+
         Raises:
             FileError: where one before could not be written.
         """
+        if several():
+            return job()
         for earlier, future in self._jobs:
             if earlier == path:
                 future.cancel()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from alphorn.distribution.processes import leads
 from alphorn.errors import ArgumentError, FileError
 from alphorn.files import written_beside
 from alphorn.training.background import Background
@@ -140,7 +141,7 @@ class BackupAndRestore(Callback):
     def on_train_end(self, logs: Any = None) -> None:
         """Removes the backup."""
         self._files.wait()
-        if self.delete_checkpoint:
+        if self.delete_checkpoint and leads():
             self._sweep()
             for path in (self._latest, self._previous):
                 path.unlink(missing_ok=True)
@@ -150,6 +151,8 @@ class BackupAndRestore(Callback):
 
     def _sweep(self) -> None:
         """Removes what a killed run has begun to write."""
+        if not leads():
+            return
         for part in Path(self.backup_dir).glob(f"{self._latest.name}.*.part"):
             part.unlink(missing_ok=True)
 
@@ -162,7 +165,7 @@ class BackupAndRestore(Callback):
             self._latest.parent.mkdir(parents=True, exist_ok=True)
             with written_beside(self._latest) as beside:
                 _save(saved, beside)
-                if self.double_checkpoint and self._latest.exists():
+                if self.double_checkpoint and self._latest.exists() and leads():
                     os.replace(self._latest, self._previous)
         except OSError as error:
             kept = next((p for p in (self._latest, self._previous) if p.exists()), None)

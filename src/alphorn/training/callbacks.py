@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from alphorn.distribution.processes import leads
 from alphorn.errors import ArgumentError, StateError
 from alphorn.training.events import EVENTS, Callback, CallbackList, History
 from alphorn.training.interrupts import interrupts_held
@@ -219,6 +220,8 @@ class CSVLogger(Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Empties the file, or reads its columns."""
+        if not leads():
+            return
         path = Path(self.filename)
         self._columns = None
         if self.append and path.exists() and path.stat().st_size:
@@ -229,6 +232,8 @@ class CSVLogger(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Adds a row."""
+        if not leads():
+            return
         logs = dict(logs or {})
         with open(self.filename, "a", newline="") as file:
             writer = csv.writer(file, delimiter=self.separator)

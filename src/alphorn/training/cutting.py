@@ -12,6 +12,8 @@ from alphorn.config import trim_padding
 from alphorn.core.any_size import any_size
 from alphorn.core.masked import Masked, is_masked, unmask
 from alphorn.core.symbol import infer
+from alphorn.distribution.current import distribution
+from alphorn.distribution.placing import own_rows
 from alphorn.layers.recurrent import _Recurrent
 from alphorn.layers.wrappers import Bidirectional
 from alphorn.training.compiled import outputs_of
@@ -29,6 +31,7 @@ _MOST_BYTES = 2**25
 _MOST_ROWS = 1024
 # A batch of rows of unequal lengths is at most this part of all: else few are alike in length.
 _SHARE = 8
+_OWN_ROWS = "each process has rows of its own"
 
 
 class Cutting:
@@ -149,6 +152,8 @@ class Cutting:
         """Returns why rows may not be sorted or merged; "" where they may."""
         if not trim_padding():
             return "config.trim_padding() is off"
+        if own_rows(distribution()):
+            return _OWN_ROWS
         known = _known(self.model)
         if known.coupling is None:
             known.coupling = coupling(self.model)
@@ -167,6 +172,8 @@ class Cutting:
         size, most = data.batch_size, min(_MOST_ROWS, data.rows)
         if data.lengths:
             most = min(most, data.rows // _SHARE)
+        if 2 * size > most:
+            return size
         a_row = _bytes_a_row(self.model, data)
         work = work_of(self.model.variables, data.whole(slice(0, 1)))
         while 2 * size <= most and 2 * size * a_row <= _MOST_BYTES and size * work < _LARGE_CALL:
@@ -188,6 +195,8 @@ def _allowed(model: Any, data: Any, step: str) -> Trimming:
         return Trimming(why=f"the call of '{model.name}' is code of your own")
     if not isinstance(data, Table):
         return Trimming(why="batches of a generator are as it makes them")
+    if own_rows(distribution()):
+        return Trimming(why=_OWN_ROWS)
     try:
         leaves = graph.flatten(data.tables[0], f"Model '{model.name}'")
     except Exception:  # the step itself says what does not fit

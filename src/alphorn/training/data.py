@@ -177,6 +177,7 @@ class Table:
         inputs: int = 1,
         outputs: int = 1,
     ):
+        self.counts = inputs, outputs
         self.tables = (
             as_table(x, "x", inputs),
             as_table(y, "y", outputs),
@@ -284,7 +285,7 @@ class Table:
             return leaf.part(rows) if isinstance(leaf, Ragged) else take_rows(leaf, rows)
 
         x, y, weight = (jax.tree.map(cut, t, is_leaf=is_table_leaf) for t in self.tables)
-        return Table(x, y, weight, self.batch_size)
+        return Table(x, y, weight, self.batch_size, *self.counts)
 
     def order(self, kind: str, random: Any = None, longest_first: bool = False) -> Any:
         """Returns the order of rows of one epoch, None for as they stand.

@@ -1,11 +1,12 @@
 """Callback and CallbackList: who is told of the steps and epochs of training; History."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
+from alphorn.charts import curves
 from alphorn.errors import ArgumentError
 from alphorn.training.interrupts import interrupts_held
 
@@ -206,6 +207,8 @@ class History(Callback):
         super().__init__()
         self.history: dict[str, list[Any]] = {}
         self.epoch: list[int] = []
+        # The epochs in which each figure came: validation may be rarer.
+        self.epochs_of: dict[str, list[int]] = {}
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Starts the epochs anew; figures go on where this object was used before."""
@@ -218,6 +221,13 @@ class History(Callback):
             self.epoch.append(epoch)
             for name, value in figures.items():
                 self.history.setdefault(name, []).append(value)
+                self.epochs_of.setdefault(name, []).append(epoch)
+
+    def plot(
+        self, metrics: Sequence[str] | None = None, title: str = "", to_file: Any = None
+    ) -> Any:
+        """Draws the figures of each epoch; arguments and result are those of `viz.curves`."""
+        return curves(self, metrics, title, to_file)
 
 
 def as_figures(logs: Mapping[str, Any] | None) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from alphorn.distribution.processes import agreed, check_same
 from alphorn.errors import ArgumentError, DataError, UnexpectedArgumentError
 from alphorn.training.cutting import running
 from alphorn.training.data import Table, is_table
@@ -92,7 +93,7 @@ class Trainer(Measuring):
             validation.batch_size = validation_batch_size or data.batch_size
         else:
             validation = self._validation(validation_data, validation_batch_size or batch_size)
-        order = np.random.default_rng(np.random.randint(2**31))
+        order = np.random.default_rng(int(agreed("fit", str(np.random.randint(2**31)))))
         kind = self._kind_of_order(data, shuffle, group_by_length)
         self.stop_training = False
         self.padding_report = PaddingReport()
@@ -109,6 +110,11 @@ class Trainer(Measuring):
         position = Position(self, data, order, initial_epoch, events.callbacks)
         self.fit_position = position
         events("train_begin")
+        check_same(
+            "where fit begins",
+            f"epoch {position.epoch}, step {position.step}",
+            "backup_dir must be a folder that all processes see",
+        )
         try:
             while position.epoch < epochs and not position.stopped:
                 epoch = position.epoch

@@ -8,6 +8,7 @@ import numpy as np
 
 from alphorn.core.masked import is_masked
 from alphorn.core.rules import choose
+from alphorn.distribution.processes import leads
 from alphorn.errors import ArgumentError, DataError, UnexpectedArgumentError
 from alphorn.training.compiled import fill_outputs, used_steps
 from alphorn.training.cutting import Cutting, running
@@ -249,7 +250,11 @@ def bar(verbose: Any) -> ProgressBar | None:
     """Returns what `verbose` asks for."""
     if verbose not in ("auto", 0, 1, 2):
         raise ArgumentError("verbose", repr(verbose), "'auto', 0, 1 or 2")
-    return None if verbose == 0 else ProgressBar(1 if verbose == "auto" else int(verbose))
+    return (
+        None
+        if verbose == 0 or not leads()
+        else ProgressBar(1 if verbose == "auto" else int(verbose))
+    )
 
 
 def _told(figures: dict[str, Any], by_name: bool) -> Any:

@@ -5,14 +5,13 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 from rich.console import Console
 from rich.table import Table
 
-from alphorn.files import written_beside
+from alphorn.charts import SERIES, finished, new_chart
 from alphorn.training.events import Callback
 
 _compiled_seconds = 0.0
@@ -168,7 +167,7 @@ class Profile(Callback):
         if self.verbose:
             Console(width=100).print(self.table())
         if self.plot is not None:
-            self._draw(Path(self.plot))
+            self._draw()
 
     def table(self) -> Table:
         """Returns the epochs as a table."""
@@ -191,11 +190,8 @@ class Profile(Callback):
             )
         return table
 
-    def _draw(self, path: Path) -> None:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        axes = figure.subplots()
+    def _draw(self) -> None:
+        figure, (axes,) = new_chart(7, 4)
         numbers = range(1, len(self.epochs) + 1)
         bottom = [0.0] * len(self.epochs)
         parts = {
@@ -203,10 +199,9 @@ class Profile(Callback):
             "waiting for data": [e.waiting for e in self.epochs],
             "compiling": [e.compiling for e in self.epochs],
         }
-        for name, seconds in parts.items():
-            axes.bar(numbers, seconds, bottom=bottom, label=name)
+        for (name, seconds), colour in zip(parts.items(), SERIES, strict=False):
+            axes.bar(numbers, seconds, bottom=bottom, label=name, color=colour)
             bottom = [b + s for b, s in zip(bottom, seconds, strict=True)]
         axes.set(xlabel="epoch", ylabel="seconds", xticks=list(numbers))
-        axes.legend()
-        with written_beside(path) as beside:
-            figure.savefig(beside, format=path.suffix[1:] or "png")
+        axes.legend(frameon=False)
+        finished(figure, self.plot)

@@ -10,6 +10,15 @@ import numpy as np
 
 from alphorn.core.transforms import functional
 from alphorn.core.variable import Variable, hold, share_lock
+from alphorn.distribution.placing import (
+    gathered,
+    in_place,
+    kept_in_place,
+    parted,
+    rows_here,
+    settle,
+    spread,
+)
 from alphorn.program_cache import keep_programs
 from alphorn.training.data import Batch
 from alphorn.training.interrupts import interrupts_held
@@ -70,7 +79,25 @@ def _number(value: Any) -> Any:
     return float(value) if np.ndim(value) == 0 else np.asarray(value)
 
 
-class Program:
+class _OnDevices:
+    """What runs on the devices over a fixed list of Variables.
+
+    Args:
+        variables: All that it reads or writes.
+    """
+
+    def __init__(self, variables: list[Variable]):
+        self.variables = variables
+        share_lock(variables)
+        settle(variables)
+        self._met = False
+
+    def _spread(self, batches: Batch, count: int = 1) -> Batch:
+        met, self._met = self._met, True
+        return spread(batches, count, compare=not met)
+
+
+class Program(_OnDevices):
     """One compiled step of a model, over a fixed list of Variables.
 
     Args:
@@ -81,10 +108,11 @@ class Program:
     """
 
     def __init__(self, model: Any, step: str, variables: list[Variable], eager: bool = False):
-        self.variables = variables
-        share_lock(variables)
+        super().__init__(variables)
         self.names: list[str] = []
-        self._run = _compiled(weakref.ref(model), weakref.ref(self), step, eager)
+        self._run = _compiled(
+            weakref.ref(model), weakref.ref(self), step, eager, kept_in_place(variables)
+        )
 
     def __call__(self, batches: Batch, count: int) -> Logs:
         """Runs the step and puts the new values into the slots.
@@ -93,6 +121,7 @@ class Program:
             batches: One batch, or `count` of equal shapes, one after another along the rows.
             count: How many batches.
         """
+        batches = self._spread(batches, count)
         with interrupts_held(), hold(self.variables):
             state, figures = self._run([v.slot for v in self.variables], batches, count)
             for variable, value in zip(self.variables, state, strict=True):
@@ -100,9 +129,9 @@ class Program:
         return Logs(dict(zip(self.names, figures, strict=True)))
 
 
-def _compiled(model: Any, program: Any, step: str, eager: bool) -> Callable:
+def _compiled(model: Any, program: Any, step: str, eager: bool, kept: dict) -> Callable:
     def one(values: list, batch: Batch) -> tuple[list, list]:
-        owner, calling = model(), program()
+        owner, calling, batch = model(), program(), parted(batch)
         logs, new = functional(lambda: owner.run_step(step, batch), calling.variables)(values)
         calling.names = list(logs)
         return new, list(logs.values())
@@ -110,45 +139,44 @@ def _compiled(model: Any, program: Any, step: str, eager: bool) -> Callable:
     def run(values: list, batches: Batch, count: int) -> tuple[list, list]:
         if count == 1:
             return one(values, batches)
-        stacked = jax.tree.map(lambda a: a.reshape(count, -1, *a.shape[1:]), batches)
-        values, figures = jax.lax.scan(one, values, stacked)
+        values, figures = jax.lax.scan(one, values, batches)
         return values, [f[-1] for f in figures]
 
-    return run if eager else jax.jit(run, static_argnums=2, donate_argnums=0)
+    return run if eager else jax.jit(run, static_argnums=2, donate_argnums=0, **kept)
 
 
-class Prediction:
+class Prediction(_OnDevices):
     """The compiled forward pass of a model.
 
     Values that it writes (states of stateful layers, seeds) are put back; weights are not donated.
     """
 
     def __init__(self, model: Any, variables: list[Variable]):
-        self.variables = variables
-        share_lock(variables)
+        super().__init__(variables)
         self.written: list[int] = []
         self._run = self._compiled(weakref.ref(model), weakref.ref(self), variables)
 
     @staticmethod
     def _compiled(model: Any, program: Any, variables: list[Variable]) -> Callable:
         def run(values: list, batch: Batch) -> tuple[Any, list]:
-            owner = model()
+            owner, batch = model(), parted(batch)
             outputs, new = functional(lambda: owner.run_step("predict_step", batch), variables)(
                 values
             )
             written = [i for i, v in enumerate(new) if v is not values[i]]
             program().written = written
-            return outputs, [new[i] for i in written]
+            return gathered(outputs), [in_place(variables[i], new[i]) for i in written]
 
         return jax.jit(run)
 
     def __call__(self, batch: Batch) -> Any:
         """Returns the model's outputs for a batch."""
+        batch = self._spread(batch)
         with interrupts_held(), hold(self.variables):
             outputs, new = self._run([v.slot for v in self.variables], batch)
             for i, value in zip(self.written, new, strict=True):
                 self.variables[i].rebind(value)
-        return outputs
+        return rows_here(outputs)
 
 
 def steps_per_call(wanted: Any, variables: list[Variable], batch: Batch) -> int:

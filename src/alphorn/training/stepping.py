@@ -14,6 +14,9 @@ from alphorn.core.any_size import any_size
 from alphorn.core.masked import has_masked, is_masked, unmask
 from alphorn.core.tracking import Tracked, _unique
 from alphorn.core.transforms import value_and_grad
+from alphorn.distribution.current import distribution
+from alphorn.distribution.placing import own_rows
+from alphorn.distribution.processes import check_same
 from alphorn.errors import ArgumentError, DataError, StateError
 from alphorn.fields import attribute
 from alphorn.layers.embedding import Embedding
@@ -377,20 +380,27 @@ class Steps(Tracked if TYPE_CHECKING else object):
         one_hot = len(output.shape) == rank and rank > max(masked, 1)
         return Batch(batch.x, batch.y, class_weights(batch.y, batch.weight, table, one_hot))
 
+    def _optimizers_state(self) -> list[Any]:
+        """Returns the state of the optimizer, and of others that a step of one's own may use."""
+        held = [o for o in vars(self).values() if isinstance(o, optimizers.Optimizer)]
+        return [v for o in (self.optimizer, *held) for v in o.variables]
+
     def _program(self, step: str) -> Any:
+        own, trainable = self.variables, set(self.trainable_variables)
         if step == "predict_step":
             kept = [v for m in self.metrics for v in m.variables]  # a call may count
-            variables = _unique([*self.variables, *kept])
+            variables = _unique([*own, *kept])
         else:
             if step == "train_step" and not self.optimizer.built:
                 with interrupts_held():
                     self.optimizer.build(self.trainable_variables)
             sums = [v for m in self.metrics for v in m.variables]
-            state = self.optimizer.variables if step == "train_step" else []
-            variables = _unique([*self.variables, *state, *sums])
-        switches = tuple(v in set(self.trainable_variables) for v in self.variables)
+            state = self._optimizers_state() if step == "train_step" else []
+            variables = _unique([*own, *state, *sums])
+        switches = tuple(v in trainable for v in own)
         revision = self.optimizer.revision if step == "train_step" else 0
-        key = (step, tuple(map(id, variables)), switches, self.run_eagerly, revision)
+        places = distribution()
+        key = (step, tuple(map(id, variables)), switches, self.run_eagerly, revision, places)
         programs = vars(self).setdefault("programs", {})
         if key not in programs:
             kind = Prediction if step == "predict_step" else None
@@ -424,7 +434,20 @@ class Steps(Tracked if TYPE_CHECKING else object):
         if hasattr(x, "columns") and self._inputs_count() > 1:  # a DataFrame: inputs by its columns
             x = {name: x[name] for name in x.columns}
         outputs = len(y) if isinstance(y, list | tuple | dict) and self._several_outputs(y) else 1
-        return Table(x, y, weight, batch_size, self._inputs_count(), outputs)
+        table = Table(x, y, weight, batch_size, self._inputs_count(), outputs)
+        if table.ragged and own_rows(distribution()):
+            raise DataError(
+                what,
+                received="lists of unequal sequences with auto_shard_dataset=False",
+                expected="padded arrays: processes would pad to lengths of their own",
+                fix="give all rows in every process, with auto_shard_dataset=True",
+            )
+        check_same(
+            f"the data of {what}",
+            f"{table.rows} rows in batches of {table.batch_size}",
+            "give each process as many rows",
+        )
+        return table
 
     def _several_outputs(self, y: Any) -> bool:
         graph = getattr(self, "graph", None)

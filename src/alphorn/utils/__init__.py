@@ -26,6 +26,8 @@ from alphorn.preprocessing.windows import timeseries_dataset_from_array
 from alphorn.serialization import deserialize_keras_object, serialize_keras_object
 from alphorn.utils.downloads import get_file
 from alphorn.utils.splitting import split_dataset
+from alphorn.viz.dot import model_to_dot
+from alphorn.viz.models import plot_model
 
 CustomObjectScope = custom_object_scope
 Sequence = PyDataset  # the name before Keras 3
@@ -46,8 +48,10 @@ __all__ = [
     "image_dataset_from_directory",
     "img_to_array",
     "load_img",
+    "model_to_dot",
     "normalize",
     "pad_sequences",
+    "plot_model",
     "register_keras_serializable",
     "save_img",
     "serialize_keras_object",

@@ -19,6 +19,8 @@ from alphorn.errors import AlphornError, ArgumentError, DataError
 __all__ = ["DownloadError", "get_file"]
 
 _CHUNK = 1 << 20
+# Archives of data shrink it to a hundredth at best: one that grows more than this is a trap.
+_EXPANSION, _SMALL = 1000, 1 << 26
 
 
 class DownloadError(AlphornError, OSError):
@@ -59,7 +61,8 @@ def get_file(
 
     Raises:
         DownloadError: the file cannot be fetched, or its hash differs.
-        DataError: the archive is none, or has a path or a link that leads out of it.
+        DataError: the archive is none, is damaged, grows without measure, or has a path or a link
+            that leads out of it.
     """
     if origin is None:
         raise ArgumentError("get_file: origin", "None", "the URL of the file")
@@ -195,6 +198,15 @@ def _unpack(archive: Path, folder: Path, archive_format: Any) -> None:
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(beside, folder)
+    except DataError:
+        raise
+    except Exception as error:  # whatever the readers of archives say of damaged ones
+        raise DataError(
+            f"{archive} cannot be unpacked",
+            received=f"{type(error).__name__}: {error}",
+            expected="an archive that is whole, and room for what is in it",
+            fix="fetch it again with force_download=True",
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -225,6 +237,7 @@ def _zip_members(archive: zipfile.ZipFile) -> Iterator[tuple[str, IO[bytes] | No
 
 
 def _write(members: Iterator[tuple[str, IO[bytes] | None]], folder: Path, archive: Path) -> None:
+    left = max(_SMALL, _EXPANSION * archive.stat().st_size)
     for name, content in members:
         path = PurePosixPath(name.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in (path.parts or ("",))[0]:
@@ -239,4 +252,12 @@ def _write(members: Iterator[tuple[str, IO[bytes] | None]], folder: Path, archiv
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         with content, target.open("wb") as file:
-            shutil.copyfileobj(content, file, _CHUNK)
+            while chunk := content.read(_CHUNK):
+                left -= len(chunk)
+                if left < 0:
+                    raise DataError(
+                        f"{archive}: {name!r} is refused",
+                        received=f"more than {_EXPANSION} times what the archive holds",
+                        fix="do not use this archive: it was made to fill disks",
+                    )
+                file.write(chunk)

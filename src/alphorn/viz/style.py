@@ -25,26 +25,46 @@ SANS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
 
-def _variables(dark: bool) -> str:
+def _colours(dark: bool) -> dict[str, str]:
     named = {name: pair[dark] for name, pair in COLOURS.items()}
     for name, colours in FATES.items():
         named[name], named[f"on-{name}"] = colours[2 * dark : 2 * dark + 2]
-    return "".join(f"--af-{name}:{value};" for name, value in named.items())
+    return named
 
 
 def style() -> str:
     """Returns the style sheet; it touches nothing outside `.alphorn-flow`."""
+    light, dark = (
+        "".join(f"--af-{name}:{value};" for name, value in _colours(dark).items())
+        for dark in (False, True)
+    )
+    return (
+        f".alphorn-flow{{{light}}}"
+        f"@media (prefers-color-scheme:dark){{.alphorn-flow{{{dark}}}}}"
+        + _rules(SANS, MONO, "color-scheme:light dark")
+    )
+
+
+def plain_style() -> str:
+    """Returns the style sheet for light paper, without variables, which no renderer but a browser knows."""
+    rules = _rules("DejaVu Sans", "DejaVu Sans Mono", "")
+    for name, value in _colours(False).items():
+        rules = rules.replace(f"var(--af-{name})", value)
+    return rules
+
+
+def _rules(sans: str, mono: str, more: str) -> str:
     rules = {
-        "": f"font-family:{SANS};color-scheme:light dark",
+        "": f"font-family:{sans};{more}",
         " .page": "fill:var(--af-page)",
         " .box": "fill:var(--af-box);stroke:var(--af-border)",
         " .group": "fill:var(--af-group);stroke:var(--af-border)",
         " .rule": "fill:none;stroke:var(--af-border)",
-        " .title": "font-size:18px;font-weight:650;fill:var(--af-text)",
-        " .name": "font-size:14px;font-weight:650;fill:var(--af-text)",
+        " .title": "font-size:18px;font-weight:600;fill:var(--af-text)",
+        " .name": "font-size:14px;font-weight:600;fill:var(--af-text)",
         " .quiet": "font-size:12px;fill:var(--af-quiet)",
-        " .shape": f"font-family:{MONO};font-size:12px;fill:var(--af-text)",
-        " .badge": "font-size:11.5px;font-weight:650",
+        " .shape": f"font-family:{mono};font-size:12px;fill:var(--af-text)",
+        " .badge": "font-size:11.5px;font-weight:600",
         " .edge": "fill:none;stroke:var(--af-plain);stroke-width:1.5",
         " .edge.masked": "stroke:var(--af-mask);stroke-width:2.75",
         " .edge.loose": "stroke-dasharray:5 5",
@@ -54,7 +74,4 @@ def style() -> str:
     for name in FATES:
         rules[f" .{name}"] = f"fill:var(--af-{name})"
         rules[f" .on-{name}"] = f"fill:var(--af-on-{name})"
-    body = "".join(f".alphorn-flow{where}{{{what}}}" for where, what in rules.items())
-    light = f".alphorn-flow{{{_variables(False)}}}"
-    dark = f"@media (prefers-color-scheme:dark){{.alphorn-flow{{{_variables(True)}}}}}"
-    return light + dark + body
+    return "".join(f".alphorn-flow{where}{{{what}}}" for where, what in rules.items())

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 from typing import Any
 
+from alphorn.errors import missing
 from alphorn.preprocessing.image.affine import (
     apply_affine_transform,
     random_rotation,
@@ -72,5 +73,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     top = _MODULES[name].partition(".")[0]
     if importlib.util.find_spec(top) is None:
-        raise ImportError(f"image.{name} needs {_MODULES[name]}: pip install alphorn[image]")
+        raise missing(f"image.{name}", _MODULES[name], "image")
     return importlib.import_module(_MODULES[name])

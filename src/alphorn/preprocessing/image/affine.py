@@ -236,7 +236,8 @@ def _by_opencv(
         borderMode=getattr(cv2, _BORDERS.get(mode, "BORDER_REPLICATE")),
         borderValue=(cval,) * 4,
     )
-    found = out if out is not None and np.shares_memory(out, warped) else warped.reshape(x.shape)
+    inside = out is not None and (warped is out or np.shares_memory(out, warped))
+    found = out if inside else warped.reshape(x.shape)
     if mode == "constant":  # nothing is blended with what lies beyond the edge
         rows, columns = (_places(x.shape, matrix, axis) for axis in (0, 1))
         beyond = (rows < 0) | (rows > height - 1) | (columns < 0) | (columns > width - 1)

@@ -105,7 +105,7 @@ class ImageBatches(Iterator):
             generator = self.image_data_generator
             transform = generator.get_random_transform(self.image_shape)
             state = np.random.get_state()
-            self._fill(images, place, row, transform)
+            self._fill(images, place, row, transform, self._runs_user_code())
             drawn = drawn or _differ(state, np.random.get_state())
         if self._draws is not True:
             self._draws = drawn or before != random.getstate()
@@ -122,20 +122,23 @@ class ImageBatches(Iterator):
 
         def make() -> Any:
             images = np.empty((len(index_array), *self.image_shape), self.dtype)
+            user_code = self._runs_user_code()
             for place, (row, transform) in enumerate(zip(index_array, transforms, strict=True)):
-                self._fill(images, place, row, transform)
+                self._fill(images, place, row, transform, user_code)
             self._save(images, index_array, numbers)
             return self._with_targets(images, index_array)
 
         return make
 
-    def _fill(self, images: np.ndarray, place: int, row: int, transform: dict | None) -> None:
+    def _fill(
+        self, images: np.ndarray, place: int, row: int, transform: dict | None, user_code: bool
+    ) -> None:
         image = self._image(row)
         if transform is None:
             images[place] = image
             return
         generator, own = self.image_data_generator, images[place]
-        if self._runs_user_code():
+        if user_code:
             found = generator.apply_transform(np.array(image), transform)
         else:
             found = generator.transformed(image, transform, own)

@@ -33,6 +33,10 @@ def apply_channel_shift(x: Any, intensity: float, channel_axis: int = 0) -> np.n
 
 def shifted(x: np.ndarray, intensity: float, out: np.ndarray | None) -> np.ndarray:
     """Returns `apply_channel_shift`, in `out` if there is one, which may be the image itself."""
+    if x.dtype.kind == "f":  # only one of the limits can be passed
+        limit, within = (x.max(), np.minimum) if intensity > 0 else (x.min(), np.maximum)
+        out = np.add(x, intensity, out=out)
+        return within(out, limit, out=out)
     low, high = x.min(), x.max()
     out = np.add(x, intensity, out=out)
     return np.clip(out, low, high, out=out)

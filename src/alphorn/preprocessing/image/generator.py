@@ -268,7 +268,7 @@ class ImageDataGenerator(Normalization):
         ty = _shift(self.width_shift_range, width, source)
         shear = _uniform(self.shear_range, source)
         low, high = self.zoom_range
-        zx, zy = (1, 1) if low == 1 and high == 1 else source.uniform(low, high, 2)
+        zx, zy = (1, 1) if low == 1 and high == 1 else (_between(low, high, source) for _ in "xy")
         horizontal = bool(source.random_sample() < 0.5) and self.horizontal_flip
         vertical = bool(source.random_sample() < 0.5) and self.vertical_flip
         channel = self.channel_shift_range
@@ -339,8 +339,14 @@ def _zooms(zoom_range: Any) -> list[float]:
     raise ArgumentError("zoom_range", repr(zoom_range), "a number, or the smallest and the largest")
 
 
+def _between(low: float, high: float, source: Any) -> float:
+    """Returns what `source.uniform(low, high)` would, in a third of the time."""
+    low = float(low)
+    return low + (float(high) - low) * source.random_sample()
+
+
 def _uniform(largest: float, source: Any) -> float:
-    return source.uniform(-largest, largest) if largest else 0
+    return _between(-largest, largest, source) if largest else 0
 
 
 def _shift(shift_range: Any, size: int, source: Any) -> float:
@@ -348,7 +354,7 @@ def _shift(shift_range: Any, size: int, source: Any) -> float:
     if isinstance(shift_range, int | float | np.number) and not shift_range:
         return 0
     if isinstance(shift_range, float | np.floating):
-        drawn = source.uniform(-shift_range, shift_range)
+        drawn = _between(-shift_range, shift_range, source)
         return drawn * size if shift_range < 1 else drawn
     drawn = source.choice(shift_range) * source.choice([-1, 1])
     return drawn * size if np.max(shift_range) < 1 else drawn

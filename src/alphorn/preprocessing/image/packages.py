@@ -3,11 +3,9 @@
 from functools import cache
 from typing import Any
 
+from alphorn.errors import missing
+
 __all__ = ["opencv", "pillow", "pillow_enhance", "scipy_ndimage", "scipy_signal"]
-
-
-def _missing(package: str, use: str) -> ImportError:
-    return ImportError(f"{use} needs {package}: pip install alphorn[image]")
 
 
 def pillow() -> Any:
@@ -15,7 +13,7 @@ def pillow() -> Any:
     try:
         from PIL import Image
     except ImportError as error:
-        raise _missing("Pillow", "reading and writing images") from error
+        raise missing("reading and writing images", "Pillow", "image") from error
     return Image
 
 
@@ -24,7 +22,7 @@ def pillow_enhance() -> Any:
     try:
         from PIL import ImageEnhance
     except ImportError as error:
-        raise _missing("Pillow", "a change of brightness") from error
+        raise missing("a change of brightness", "Pillow", "image") from error
     return ImageEnhance
 
 
@@ -33,7 +31,7 @@ def scipy_ndimage() -> Any:
     try:
         from scipy import ndimage
     except ImportError as error:
-        raise _missing("SciPy", "an affine transform of images") from error
+        raise missing("an affine transform of images", "SciPy", "image") from error
     return ndimage
 
 
@@ -42,7 +40,7 @@ def scipy_signal() -> Any:
     try:
         from scipy import signal
     except ImportError as error:
-        raise _missing("SciPy", "sound at another sampling rate") from error
+        raise missing("sound at another sampling rate", "SciPy", "image") from error
     return signal
 
 
