@@ -267,7 +267,7 @@ def h5_file(source: Any, name: str) -> Iterator[H5Store]:
     """Opens an HDF5 file, or what holds one, to read.
 
     Args:
-        source: Its path, or a BytesIO.
+        source: Its path, a BytesIO, or a part of a file that is cut like bytes.
         name: For errors.
 
     Raises:
@@ -278,6 +278,8 @@ def h5_file(source: Any, name: str) -> Iterator[H5Store]:
             file = opened.enter_context(h5py.File(source, "r"))
             if isinstance(source, io.BytesIO):
                 content: Any = source.getvalue()
+            elif isinstance(source, io.RawIOBase):  # a part of a file, which is cut like bytes
+                content = source
             else:
                 raw = opened.enter_context(open(source, "rb"))
                 content = opened.enter_context(mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ))

@@ -93,7 +93,7 @@ class Position:
 
     def state(self) -> Saved:
         """Returns all that `resume` needs."""
-        variables, now = self._variables(), self._generators()
+        variables, now = self.variables, self._generators()
         arrays = [v.numpy() for v in variables]
         logs = {name: np.asarray(value).tolist() for name, value in dict(self.logs).items()}
         facts = {
