@@ -86,7 +86,8 @@ def spread(batches: Any, count: int = 1, compare: bool = False) -> Any:
     """Returns batches on the devices.
 
     Args:
-        batches: One, or several in a row, which get an axis of their own before the rows.
+        batches: One, or several in a row; those that go to several devices get an axis of their own
+            before the rows, so that each device has rows of each.
         count: How many.
         compare: Whether the processes make sure that they have the same rows.
     """
@@ -100,11 +101,20 @@ def spread(batches: Any, count: int = 1, compare: bool = False) -> Any:
             "give all rows in every process; DataParallel(auto_shard_dataset=False) where each has"
             " its own, and as many",
         )
-    if count > 1:
-        batches = jax.tree.map(lambda a: a.reshape(count, -1, *a.shape[1:]), batches)
     if now is None:
         return batches
+    if count > 1:
+        batches = _one_by_one(batches, count)
     return jax.tree.map(lambda a: _spread(a, now, int(count > 1)), batches)
+
+
+def stacked(batches: Any, count: int) -> Any:
+    """Returns traced batches in a row with an axis of their own, if `spread` gave them none."""
+    return _one_by_one(batches, count) if distribution() is None else batches
+
+
+def _one_by_one(batches: Any, count: int) -> Any:
+    return jax.tree.map(lambda a: a.reshape(count, -1, *a.shape[1:]), batches)
 
 
 def _spread(array: Any, now: Any, axis: int = 0) -> jax.Array:

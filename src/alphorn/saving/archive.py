@@ -259,6 +259,14 @@ class _Part(io.RawIOBase):
     def __init__(self, file: IO[bytes], start: int, size: int):
         self._file, self._start, self._size, self._at = file, start, size, 0
 
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, where: slice) -> bytes:
+        start, stop, _ = where.indices(self._size)
+        self._file.seek(self._start + start)
+        return self._file.read(stop - start)
+
     def readable(self) -> bool:
         return True
 

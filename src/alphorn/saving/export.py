@@ -25,6 +25,7 @@ __all__ = ["export_model"]
 
 _OTHERS = {
     "tf_saved_model": "format='stablehlo', which plain JAX loads",
+    "onnx": "format='stablehlo'; or jax2onnx for the layers that it converts: docs/export.md",
     "torch": "format='stablehlo'; or save_weights('m.safetensors') for a module of yours in torch",
     "litert": "format='stablehlo'; or save('m.keras') and Keras's own export, in its environment",
     "openvino": "format='stablehlo'; or save('m.keras') and Keras's own export, in its environment",

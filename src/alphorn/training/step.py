@@ -18,6 +18,7 @@ from alphorn.distribution.placing import (
     rows_here,
     settle,
     spread,
+    stacked,
 )
 from alphorn.program_cache import keep_programs
 from alphorn.training.data import Batch
@@ -139,7 +140,7 @@ def _compiled(model: Any, program: Any, step: str, eager: bool, kept: dict) -> C
     def run(values: list, batches: Batch, count: int) -> tuple[list, list]:
         if count == 1:
             return one(values, batches)
-        values, figures = jax.lax.scan(one, values, batches)
+        values, figures = jax.lax.scan(one, values, stacked(batches, count))
         return values, [f[-1] for f in figures]
 
     return run if eager else jax.jit(run, static_argnums=2, donate_argnums=0, **kept)
