@@ -1,5 +1,7 @@
 """Sequential, functional and subclassed models: what they are made of, what they say of themselves."""
 
+from typing import Any
+
 import jax
 import keras
 import numpy as np
@@ -312,3 +314,17 @@ def test_labels_may_have_an_axis_of_one():
     model = compiled(mlp, optimizer="sgd", loss="sparse_categorical_crossentropy")
     flat = model.evaluate(X, LABELS, verbose=0)
     assert model.evaluate(X, LABELS[:, None], verbose=0) == pytest.approx(flat, rel=1e-6)
+
+
+def test_annotated_attributes_of_models_are_not_their_arguments():
+    class Stack(alphorn.Sequential):
+        gate: Any = None
+
+    class Part(alphorn.Model):
+        size: int = 3
+
+    x = alphorn.Input((3,))
+    assert len(Stack([Dense(2)]).layers) == 1
+    part = Part(x, Dense(2)(x))
+    assert part.size == 3
+    assert part(np.ones((1, 3))).shape == (1, 2)

@@ -154,13 +154,14 @@ class _Remembering:
 class Configurable(_Remembering):
     """Base of everything that files describe: fields or captured arguments, and config."""
 
+    annotations_are_fields: ClassVar[bool] = True
     if TYPE_CHECKING:
         _captured: tuple[tuple, dict] = attribute()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Makes `__init__` of a class that declares fields and writes none."""
         super().__init_subclass__(**kwargs)
-        if "__init__" not in cls.__dict__ and _own_fields(cls):
+        if cls.annotations_are_fields and "__init__" not in cls.__dict__ and _own_fields(cls):
             _generate_init(cls)
 
     def __init__(self) -> None:

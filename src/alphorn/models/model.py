@@ -47,6 +47,7 @@ class Model(Capturing, Older, Trainer, Layer):  # pyright: ignore[reportIncompat
     """
 
     untracked = Layer.untracked | Trainer.trainer_attributes | {"graph", "seen_arguments"}
+    annotations_are_fields = False  # a model is made from layers or from Symbols
     graph: Graph | None = None
     # The arguments of the last call, as Symbols, one with masks where there was one.
     seen_arguments: dict[str, Any] | None = None
