@@ -28,8 +28,10 @@ import alphorn
 from alphorn import config, naming
 from archives import make_archive
 
-# Programs for Keras, which run by the runner.
+# Programs for Keras, which run by the runner; tests that need a flag before JAX begins.
 collect_ignore = ["programs", "record_keras2.py"]
+if "device_count=4" not in os.environ["XLA_FLAGS"]:
+    collect_ignore.append("on_four_devices.py")
 
 settings.register_profile("quick", max_examples=15, deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=300, deadline=None)

@@ -54,4 +54,5 @@ def main(port: str, number: int, folder: Path) -> None:
     )
 
 
-main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
