@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 import alphorn
 from alphorn import layers
 from alphorn.callbacks import BackupAndRestore, LambdaCallback, ModelCheckpoint
+from alphorn.core.scope import open_scope
+from alphorn.core.transforms import functional
 from alphorn.errors import FileError
 from nets import FEATURES, X, Y, gap, ready
 
@@ -160,3 +163,13 @@ def test_a_full_disk_leaves_the_last_file_of_training(case: str, tmp_path: Path)
     ):
         model.fit(X, Y, epochs=3, verbose=0, callbacks=callback)
     assert files_in(tmp_path) == before
+
+
+def test_a_config_is_that_of_the_copies_that_are_written():
+    optimizer, told = alphorn.optimizers.SGD(0.5), []
+    with open_scope({optimizer._rate: np.float32(0.25)}):
+        assert optimizer.get_config()["learning_rate"] == 0.25
+    # While JAX traces there is no number: the slot's holds.
+    pure = functional(lambda: told.append(optimizer.get_config()), [optimizer._rate])
+    jax.jit(pure)([np.float32(0.25)])
+    assert told[0]["learning_rate"] == 0.5

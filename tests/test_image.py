@@ -327,9 +327,9 @@ def test_images_cost_nothing_until_they_are_used():
 def test_a_missing_package_is_named(monkeypatch, pictures):
     for name in ("PIL", "scipy", "cv2"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=r"pip install alphorn\[image\]"):
+    with pytest.raises(ImportError, match=r"pip install 'alphorn\[image\]'"):
         image.load_img(pictures["png"])
-    with pytest.raises(ImportError, match=r"pip install alphorn\[image\]"):
+    with pytest.raises(ImportError, match=r"pip install 'alphorn\[image\]'"):
         packages.pillow_enhance()
     with pytest.raises(ImportError, match=r"SciPy: pip install alphorn\[image\]"):
         image.apply_affine_transform(waves(1, 8, 8)[0].astype("float64"), theta=3)

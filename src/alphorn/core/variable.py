@@ -229,6 +229,14 @@ class Variable:
         """The array in the slot, whatever scope is open."""
         return self._slot
 
+    @property
+    def settled(self) -> Array:
+        """The array that no trace changes: an open scope's where it is concrete, or the slot's."""
+        scope = current_scope()
+        holder = scope.holding(self) if scope is not None else None
+        value = self._slot if holder is None else holder.read(self)
+        return self._slot if isinstance(value, Tracer) else value
+
     def numpy(self) -> np.ndarray:
         """Returns a copy as a NumPy array."""
         return on_host(self._read())

@@ -376,7 +376,7 @@ class Optimizer(State):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments, with the learning rate as it is now."""
-        rate = self._schedule if self._rate is None else float(self._rate.slot)
+        rate = self._schedule if self._rate is None else float(self._rate.settled)
         own = {n: getattr(self, n) for n in (*COMMON, *self.own_arguments)}
         config = {"name": self.name, "learning_rate": rate, **own}
         if self.decay:
