@@ -43,7 +43,7 @@ def by_xla(x, kernel, strides, padding, dilation):
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     batch=st.integers(1, 4),
     plane=st.tuples(st.integers(5, 8), st.integers(5, 8)),
@@ -105,7 +105,7 @@ def test_16_bits_are_left_to_xla(dtype):
     np.testing.assert_array_equal(convolve(x, kernel, **options), by_xla(x, kernel, **options))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     plane=st.tuples(st.integers(4, 8), st.integers(4, 8)),
     size=st.tuples(st.integers(1, 4), st.integers(1, 4)),

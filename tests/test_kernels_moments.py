@@ -103,7 +103,7 @@ def reductions(x, mask=None):
         )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(mask=bool_masks(B, T), junk=st.sampled_from(JUNK), seed=st.integers(0, 99))
 def test_gradients_of_rows_alone(mask, junk, seed):
     clean = normal(seed, B, T, F)
@@ -118,7 +118,7 @@ def test_gradients_of_rows_alone(mask, junk, seed):
     assert not np.asarray(gradient)[~mask].any()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(counts=st.lists(st.integers(0, 3), min_size=B * T, max_size=B * T))
 def test_weights_are_repeats(counts):
     x = normal(0, B, T, F)

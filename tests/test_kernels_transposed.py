@@ -125,7 +125,7 @@ def run(x: Any, kernel: Any, mask: Any, cotangent: Any, spread: Spread) -> Any:
 
 
 @pytest.mark.parametrize("spread", SOME, ids=str)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(mask=masks(), junk=st.sampled_from(JUNK), seed=st.integers(0, 99))
 def test_rows_are_as_if_alone(spread: Spread, mask: Any, junk: float, seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -268,7 +268,7 @@ def test_resampled_mask_of_every_mask(padding, stride):
 
 
 @pytest.mark.parametrize("window", CONVOLUTIONS, ids=str)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(mask=masks(), junk=st.sampled_from(JUNK), seed=st.integers(0, 99))
 def test_convolution_of_rows_alone(window, mask, junk, seed):
     outputs = geometry.output_length(T, *window)
@@ -291,7 +291,7 @@ def test_convolution_of_rows_alone(window, mask, junk, seed):
 
 @pytest.mark.parametrize("pool", [max_pool, average_pool])
 @pytest.mark.parametrize("window", POOLS, ids=str)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(mask=masks(), junk=st.sampled_from(JUNK), seed=st.integers(0, 99))
 def test_pooling_of_rows_alone(pool, window, mask, junk, seed):
     outputs = geometry.output_length(T, *window)
