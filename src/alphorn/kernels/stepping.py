@@ -112,7 +112,8 @@ def scan_cell(
         return jax.tree.map(lambda o: fill_masked(o, mask), outputs), states
     if for_any_device():  # a loop, which other programs' converters know
         first = jax.tree.map(lambda s: jnp.zeros(s.shape[1:], s.dtype), series)
-        held = lax.scan(_held, first, (series, steps))[1]
+        pairs: Any = (series, steps)
+        held = lax.scan(_held, first, pairs)[1]
         return jax.tree.map(lambda s: jnp.swapaxes(s, 0, 1), held), states
     # The last valid step up to each step; -1 before the first.
     at = lax.cummax(jnp.where(mask, lax.iota(jnp.int32, mask.shape[1]), -1), axis=1)

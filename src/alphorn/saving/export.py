@@ -137,7 +137,7 @@ def _culprit(error: BaseException) -> str:
     """Returns the operation at which a conversion failed, and the code that asked for it."""
     found, trace = "", error.__traceback__
     while trace is not None:
-        equation = trace.tb_frame.f_locals.get("eqn")
+        equation: Any = trace.tb_frame.f_locals.get("eqn")
         if hasattr(equation, "primitive"):
             frames = getattr(equation.source_info.traceback, "frames", ())
             asked = [f for f in frames if "alphorn/layers" in f.file_name.replace(os.sep, "/")]
