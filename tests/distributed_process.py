@@ -26,11 +26,17 @@ def main(port: str, number: int, folder: Path) -> None:
     distribution.initialize(f"localhost:{port}", 2, number)
     draw = np.random.randint(2**31)
     distribution.set_distribution(distribution.DataParallel())
-    model, found = trained(alphorn.callbacks.BackupAndRestore(folder / "model.backup"))
+    callbacks = alphorn.callbacks
+    model, found = trained(
+        callbacks.BackupAndRestore(folder / "model.backup"),
+        callbacks.OrbaxCheckpoint(folder / "steps"),
+    )
     model.save(folder / "model.keras")
     x, y = small_rows(8)
-    loaded = alphorn.models.load_model(folder / "model.keras")
-    same = all(map(np.array_equal, loaded.get_weights(), model.get_weights()))
+    same = all(
+        all(map(np.array_equal, loaded.get_weights(), model.get_weights()))
+        for loaded in map(alphorn.models.load_model, (folder / "model.keras", folder / "steps"))
+    )
 
     other = tagger()
     others = refusal(lambda: other.predict(x[:7] + number, batch_size=7, verbose=0))

@@ -110,6 +110,15 @@ def test_weights_and_their_slots_lie_in_parts_and_train_alike(tmp_path: Path) ->
     assert parts == [(6, 2), (2,), (2, 2), (2,)]
     slots = [v for v in model.optimizer.variables if v.follows is model.weights[0]]
     assert [v.slot.sharding for v in slots] == [model.weights[0].slot.sharding] * 2
+    saver = alphorn.callbacks.OrbaxCheckpoint(tmp_path / "steps")
+    with parallel.scope():
+        model.fit(X, X[:, :2], callbacks=[saver], **OPTIONS)
+        again = alphorn.models.load_model(tmp_path / "steps")
+        assert again.weights[0].slot.sharding == model.weights[0].slot.sharding
+    elsewhere = alphorn.models.load_model(tmp_path / "steps")
+    for other in (again, elsewhere):
+        found = [v.numpy() for v in (*other.weights, *other.optimizer.variables)]
+        same(found, [v.numpy() for v in (*model.weights, *model.optimizer.variables)], 0)
     model.save(tmp_path / "model.keras")
     loaded = alphorn.models.load_model(tmp_path / "model.keras")
     same(loaded.get_weights(), model.get_weights(), 0)
@@ -128,7 +137,8 @@ def test_layouts_of_nothing_are_told() -> None:
         stack().predict(X, **OPTIONS)
 
 
-def test_a_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", ["backup", "orbax"])
+def test_a_run_goes_on_to_the_same_bits(case: str, tmp_path: Path) -> None:
     with ROWS.scope():
         model = stack()
         model.fit(X, X[:, :2], epochs=2, **OPTIONS)
@@ -138,7 +148,10 @@ def test_a_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
             if epoch == 1:
                 raise KeyboardInterrupt
 
-        backup = alphorn.callbacks.BackupAndRestore(tmp_path / "backup")
+        if case == "backup":
+            backup: Any = alphorn.callbacks.BackupAndRestore(tmp_path / "backup")
+        else:
+            backup = alphorn.callbacks.OrbaxCheckpoint(tmp_path / "steps", resume=True)
         stopper = alphorn.callbacks.LambdaCallback(on_epoch_begin=stop)
         with pytest.raises(KeyboardInterrupt):
             stack().fit(X, X[:, :2], epochs=2, callbacks=[backup, stopper], **OPTIONS)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -192,3 +193,58 @@ def test_what_cannot_be_exported_says_so(tmp_path: Path, monkeypatch: Any) -> No
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
     with pytest.raises(ArgumentError, match=r"alphorn\[export\]"):
         model.export(path, "stablehlo")
+
+
+def test_onnx_is_made_of_plain_jax_s_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a stand-in for jax2onnx, which is too large for tests: see record_onnx.py."""
+    asked: dict[str, Any] = {}
+
+    class Proto:
+        def SerializeToString(self) -> bytes:
+            return b"onnx"
+
+    def to_onnx(fn: Any, inputs: Any, **options: Any) -> Proto:
+        asked.update(options, fn=fn, inputs=inputs)
+        if options["opset"] == 7:
+            for eqn in jax.make_jaxpr(fn)(*inputs).eqns:
+                if eqn.primitive.name == "dot_general":
+                    raise TypeError("nobody knows")
+        return Proto()
+
+    model, path = line(alphorn), tmp_path / "model.onnx"
+    with pytest.raises(ArgumentError, match=r"jax2onnx[\s\S]*alphorn\[onnx\]"):
+        monkeypatch.setitem(sys.modules, "jax2onnx", None)
+        model.export(path, "onnx")
+    monkeypatch.setitem(sys.modules, "jax2onnx", SimpleNamespace(to_onnx=to_onnx))
+    with pytest.raises(UnexpectedArgumentError, match="platforms"):
+        model.export(path, "onnx", platforms="cpu")
+    with pytest.raises(
+        ArgumentError, match=r"`dot_general` in layers.dense: .*nobody knows[\s\S]*stablehlo"
+    ):
+        model.export(path, "onnx", opset_version=7)
+    assert not path.exists()
+    model.export(path, "onnx")
+    assert path.read_bytes() == b"onnx"
+    assert "call(float32[batch, 3]) gives float32[batch, 1]" in capsys.readouterr().out
+    assert (asked["input_names"], asked["output_names"]) == (["input"], ["output"])
+    assert np.allclose(asked["fn"](X)[0], model.predict(X, verbose=0), atol=1e-6)
+
+    steps = alphorn.Input((None, FEATURES))
+    data = Masked(SENSORS, PRESENT)
+    tagger = alphorn.Model(steps, layers.Activation("tanh")(steps))
+    tagger.export(path, "onnx", input_signature=data)
+    assert asked["input_names"] == ["input", "mask"]
+    assert asked["output_names"] == ["output", "mask"]  # as it came, so one value
+    assert [str(i.shape) for i in asked["inputs"]] == ["(batch, time, 3)", "(batch, time)"]
+    cut = alphorn.Model(steps, layers.Cropping1D(1)(steps))
+    cut.export(path, "onnx", input_signature=data)
+    assert asked["output_names"] == ["output", "output_mask"]
+    forked(alphorn).export(path, "onnx")
+    assert asked["input_names"] == ["input_0", "input_1"]
+    forked(alphorn, names=True).export(path, "onnx")
+    assert (asked["input_names"], asked["output_names"]) == (
+        ["input_a", "input_b"],
+        ["output_u", "output_v"],
+    )

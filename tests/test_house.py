@@ -69,7 +69,7 @@ FLOORS: list[list[str]] = [
         training.shapes training.ragged training.workers training.known training.trimming
         training.lengths training.data training.streams training.step training.compiled
         training.position training.preparing training.report training.outputs training.cutting training.stepping
-        training.measuring training.loop training.backup training.compile_config""",
+        training.measuring training.loop training.backup training.orbax training.compile_config""",
     ],
     [
         """models.graph models.operations models.legacy_configs models.config models.nested models.older models.capture
@@ -106,7 +106,7 @@ FLOORS: list[list[str]] = [
 
 # Imported where they are used, so that the package works without them.
 OPTIONAL = frozenset(
-    "cv2 flatbuffers grain matplotlib pandas PIL pydot resvg_py safetensors scipy sklearn tensorboardX tensorflow torch".split()
+    "cv2 flatbuffers grain matplotlib orbax pandas PIL pydot resvg_py safetensors scipy sklearn tensorboardX tensorflow torch".split()
 )
 REQUIRED = frozenset("alphorn h5py jax numpy optax rich".split())
 

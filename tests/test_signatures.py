@@ -88,6 +88,10 @@ DIFFERENCES = {
     "Sequential.call": ("kwargs", "layers in a row take data and training only"),
     "Variable": ("kwargs", "nothing comes by names that are not known"),
     "callbacks.ModelCheckpoint": ("save_on_background", "as Keras's OrbaxCheckpoint has it"),
+    "callbacks.OrbaxCheckpoint": (
+        "resume",
+        "fit goes on from the last step, as BackupAndRestore does",
+    ),
     "callbacks.ProgbarLogger": ("verbose", "given to it, where Keras reads it from fit"),
     "callbacks.ReduceLROnPlateau": ("kwargs", "only old names in Keras"),
     "callbacks.TensorBoard": ("old", "arguments of Keras 2, which Keras 3 refuses"),

@@ -13,6 +13,7 @@ from alphorn.training.callbacks import (
     TerminateOnNaN,
 )
 from alphorn.training.checkpoints import ModelCheckpoint
+from alphorn.training.orbax import OrbaxCheckpoint
 from alphorn.training.profile import EpochProfile, Profile
 from alphorn.training.progress import ProgressBar as ProgbarLogger
 from alphorn.viz.tensorboard import TensorBoard
@@ -28,6 +29,7 @@ __all__ = [
     "LambdaCallback",
     "LearningRateScheduler",
     "ModelCheckpoint",
+    "OrbaxCheckpoint",
     "Profile",
     "ProgbarLogger",
     "ReduceLROnPlateau",

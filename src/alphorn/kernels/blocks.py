@@ -177,6 +177,6 @@ def order_of(
         jnp.max(count.reshape(shape.blocks, -1), 1) if on_cpu() else steps,
         taken,
         read,
-        turned if zero_output_for_mask else jnp.cumsum(turned, 1) > 0,
+        turned if zero_output_for_mask else jnp.cumsum(turned, axis=1) > 0,
         time >= stop[:, None],
     )

@@ -86,7 +86,7 @@ class _Packing(NamedTuple):
 def _packing(mask: Array | None) -> _Packing | None:
     if mask is None:
         return None
-    count = jnp.cumsum(mask, 1, dtype=jnp.int32)
+    count = jnp.cumsum(mask, axis=1, dtype=jnp.int32)
     lengths = count[:, -1:]
     source = jnp.argsort(~mask, axis=1, stable=True)
     packed = jnp.arange(mask.shape[1])[None] < lengths

@@ -10,7 +10,7 @@ windows of all rows fit into the array's own output length, because
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +62,15 @@ def is_shorter(length: int, least: int) -> bool:
     return isinstance(length, int) and length < least
 
 
+def _over(length: Any, by: int) -> Any:
+    """Returns `length // by`, of arrays in operations that other programs' converters know."""
+    if by == 1:
+        return length
+    if not isinstance(length, Array):
+        return length // by
+    return lax.div(length - jnp.where(length < 0, by - 1, 0), np.asarray(by, length.dtype))
+
+
 def output_length(
     length: Length, kernel: int, stride: int = 1, dilation: int = 1, padding: str = "valid"
 ) -> Length:
@@ -72,8 +81,8 @@ def output_length(
     """
     check_padding(padding)
     if padding != "valid":
-        return -(-length // stride)
-    return _at_least_0((length - span(kernel, dilation)) // stride + 1)
+        return -_over(-length, stride)
+    return _at_least_0(_over(length - span(kernel, dilation), stride) + 1)
 
 
 def left_padding(
@@ -90,8 +99,8 @@ def left_padding(
         return length * 0
     if padding == "causal":
         return length * 0 + (k - 1)
-    total = (-(-length // stride) - 1) * stride + k - length
-    return _at_least_0(total) // 2
+    total = (-_over(-length, stride) - 1) * stride + k - length
+    return _over(_at_least_0(total), 2)
 
 
 def axis_pads(
@@ -146,7 +155,11 @@ def align(
         # p % 1 is 0 and left(L) does not depend on L: every row has the same offset.
         return x, axis_pads(steps, kernel, 1, dilation, padding)
     start, stop = extent(mask)
-    offset = start % stride - left_padding(stop - start, kernel, stride, dilation, padding)
+    offset = (
+        start
+        - _over(start, stride) * stride
+        - left_padding(stop - start, kernel, stride, dilation, padding)
+    )
     needed = (output_length(steps, kernel, stride, dilation, padding) - 1) * stride + k
     low = {"valid": 0, "same": (k - 1) // 2, "causal": k - 1}[padding]  # the largest left(L)
     high = k + stride - 2  # needed < steps + k, and the largest offset is stride - 1
@@ -168,19 +181,20 @@ def resampled_mask(
     [[True, False]]
     """
     start, stop = extent(mask)
-    aligned, pads = align(mask, mask, kernel, stride, dilation, padding, False)
+    steps = mask.astype(jnp.float32)  # of which more know the largest in a window than of booleans
+    aligned, pads = align(steps, mask, kernel, stride, dilation, padding)
     held = lax.reduce_window(
         aligned,
-        np.False_,
-        lax.bitwise_or,
+        -np.float32(np.inf),
+        lax.max,
         (1, kernel),
         (1, stride),
         ((0, 0), pads),
         window_dilation=(1, dilation),
     )
-    index = lax.iota(jnp.int32, held.shape[1]) - (start // stride)[:, None]
+    index = lax.iota(jnp.int32, held.shape[1]) - _over(start, stride)[:, None]
     windows = output_length(stop - start, kernel, stride, dilation, padding)[:, None]
-    return held & (index >= 0) & (index < windows)
+    return (held > 0) & (index >= 0) & (index < windows)
 
 
 def transposed_pads(

@@ -46,6 +46,15 @@ def _time_major(
     return jnp.swapaxes(x, 0, 1), mask, steps
 
 
+def _held(last: Any, x: tuple[Any, Array]) -> tuple[Any, Any]:
+    """Returns the output of a valid step, or that before it, twice, as a body of a scan."""
+    output, valid = x
+    now = jax.tree.map(
+        lambda o, b: jnp.where(expand_to(lax.squeeze(valid, (1,)), o.ndim), o, b), output, last
+    )
+    return now, now
+
+
 def scan_cell(
     step: Callable,
     inputs: Array,
@@ -83,7 +92,7 @@ def scan_cell(
         value, valid = x
         output, new = step(value, states)
         if valid is not None:
-            valid = valid[:, 0]
+            valid = lax.squeeze(valid, (1,))
             new = jax.tree.map(lambda n, o: jnp.where(expand_to(valid, n.ndim), n, o), new, states)
         return new, output
 
@@ -101,6 +110,11 @@ def scan_cell(
         return outputs, states
     if zero_output_for_mask:
         return jax.tree.map(lambda o: fill_masked(o, mask), outputs), states
+    if for_any_device():  # a loop, which other programs' converters know
+        first = jax.tree.map(lambda s: jnp.zeros(s.shape[1:], s.dtype), series)
+        pairs: Any = (series, steps)
+        held = lax.scan(_held, first, pairs)[1]
+        return jax.tree.map(lambda s: jnp.swapaxes(s, 0, 1), held), states
     # The last valid step up to each step; -1 before the first.
     at = lax.cummax(jnp.where(mask, lax.iota(jnp.int32, mask.shape[1]), -1), axis=1)
 

@@ -144,7 +144,6 @@ GONE: dict[str, str] = {
     "utils.OrderedEnqueuer": "utils.PyDataset(workers=...)",
     "utils.multi_gpu_model": "alphorn.distribution: set_distribution(DataParallel())",
     "utils.get_source_inputs": "model.inputs",
-    "callbacks.OrbaxCheckpoint": "callbacks.ModelCheckpoint, or BackupAndRestore",
     "callbacks.BaseLogger": "History, which fit returns",
     "callbacks.RemoteMonitor": "a LambdaCallback",
     "optimizers.TFOptimizer": "the optimizers of this room, or an Optimizer of your own on Optax",

@@ -63,8 +63,8 @@ def _counts(limits: np.ndarray, true: Array, pred: Array, weight: Array) -> dict
         row = jnp.where(true == kind, weight, 0)
         by_limits = jnp.zeros((len(limits) + 1, pred.shape[1]), row.dtype)
         by_limits = by_limits.at[passed, columns].add(row)
-        found[right] = jnp.cumsum(by_limits[::-1], 0)[::-1][1:][back]
-        found[wrong] = jnp.cumsum(by_limits, 0)[:-1][back]
+        found[right] = jnp.cumsum(by_limits[::-1], axis=0)[::-1][1:][back]
+        found[wrong] = jnp.cumsum(by_limits, axis=0)[:-1][back]
     return found
 
 

@@ -26,6 +26,7 @@ from alphorn.saving.legacy_h5 import load_h5, save_h5
 from alphorn.saving.places import KERAS3, holders, optimizer_holders
 from alphorn.saving.stores import Store, h5_file, whole, write_h5
 from alphorn.saving.weights import OPENERS, may_write, read_into
+from alphorn.training.orbax import is_orbax, read_facts, read_weights
 
 __all__ = ["load_model", "save_model"]
 
@@ -123,7 +124,8 @@ def load_model(
     No code runs that stands in the file, and nothing is imported that it names.
 
     Args:
-        filepath: Of a `.keras` archive, of a folder that `zipped=False` wrote, or of an `.h5` file.
+        filepath: Of a `.keras` archive, of a folder that `zipped=False` or
+            `OrbaxCheckpoint` wrote, or of an `.h5` file.
         custom_objects: Classes and functions of your own, by their names.
         compile: Whether the model is compiled as it was, with the optimizer's state.
         safe_mode: False lets Python code in the file run (lambdas): only for files you trust.
@@ -136,6 +138,15 @@ def load_model(
         raise ArgumentError("load_model", received=str(path), expected="a file that exists")
     if path.suffix in _LEGACY and path.is_file():
         return load_h5(path, custom_objects, compile, safe_mode, _SPARE)
+    if is_orbax(path):
+        config = read_facts(path)["model"]
+        if config is None:
+            raise FileError(f"{path}", "weights alone", "a model", "model.load_weights(directory)")
+        budget = 2 * sum(p.stat().st_size for p in path.rglob("*")) + _SPARE
+        config = parsed(config, f"{path.name}")
+        model = model_from(config, path.name, custom_objects, compile, safe_mode, budget)
+        read_weights(model, path)
+        return model
     if path.suffix != ".keras" and not (path / CONFIG).is_file():
         raise ArgumentError(
             "load_model",

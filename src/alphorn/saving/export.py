@@ -1,12 +1,15 @@
-"""Models as programs of their own: StableHLO, which plain JAX runs without this library."""
+"""Models as programs of their own: StableHLO, which plain JAX runs, and ONNX."""
 
 import contextlib
+import importlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax import export
+from jax.extend.core import jaxpr_as_fun
 
 from alphorn.core.any_size import any_size
 from alphorn.core.input_spec import InputSpec
@@ -25,7 +28,6 @@ __all__ = ["export_model"]
 
 _OTHERS = {
     "tf_saved_model": "format='stablehlo', which plain JAX loads",
-    "onnx": "format='stablehlo'; or jax2onnx for the layers that it converts: docs/export.md",
     "torch": "format='stablehlo'; or save_weights('m.safetensors') for a module of yours in torch",
     "litert": "format='stablehlo'; or save('m.keras') and Keras's own export, in its environment",
     "openvino": "format='stablehlo'; or save('m.keras') and Keras's own export, in its environment",
@@ -45,56 +47,137 @@ def export_model(
     Args:
         model: One that is built.
         filepath: Of the file, which is written beside and renamed.
-        format: "stablehlo".
+        format: "stablehlo"; or "onnx", for the layers that docs/export.md names.
         verbose: Whether it says what the program takes and gives; by default it does.
         input_signature: In the structure of the inputs: `InputSpec`, `Input(...)`, arrays,
             `Masked`, or `jax.ShapeDtypeStruct` with sizes of `jax.export.symbolic_shape`. By
             default what the model was made of or called on last, of any batch and, where the
             model leaves it open, any number of steps.
-        **kwargs: `platforms`, of "cpu", "cuda", "rocm" and "tpu"; by default "cpu" alone.
+        **kwargs: For StableHLO `platforms`, of "cpu", "cuda", "rocm" and "tpu"; by default "cpu"
+            alone. For ONNX `opset_version`.
 
     Raises:
-        ArgumentError: another format, or a model that does not run on sizes not known yet.
+        ArgumentError: another format, a model that does not run on sizes not known yet, or one in
+            which something has no ONNX.
         StateError: a model that changes when it is called: one that is stateful, or draws.
     """
-    if format != "stablehlo":
+    writers = {"stablehlo": (_stablehlo, "platforms"), "onnx": (_onnx, "opset_version")}
+    if format not in writers:
         raise ArgumentError(
             "export: format",
             received=repr(format),
-            expected="'stablehlo'",
+            expected="'stablehlo' or 'onnx'",
             fix=_OTHERS.get(format, "model.export('model.stablehlo', format='stablehlo')"),
         )
-    platforms = kwargs.pop("platforms", ("cpu",))
-    if kwargs:
-        raise UnexpectedArgumentError("export", ", ".join(kwargs), "platforms")
-    _need_flatbuffers()
+    write, option = writers[format]
+    if unknown := ", ".join(name for name in kwargs if name != option):
+        raise UnexpectedArgumentError("export", unknown, option)
     model.need_built("export")
     path = Path(filepath)
     may_write("export", path, True)
+    told = write(model, path, input_signature, **kwargs)
+    if verbose is None or verbose:
+        print(f"{path}: {told}")
+
+
+def _stablehlo(model: Any, path: Path, signature: Any, platforms: Any = ("cpu",)) -> str:
+    _need("flatbuffers", "stablehlo", "export")
     platforms = (platforms,) if isinstance(platforms, str) else tuple(platforms)
     program = _traced(
         model,
-        input_signature,
+        signature,
         lambda run, given: export.export(jax.jit(run), platforms=platforms)(*given),
     )
     with whole_file(path) as beside:
         beside.write_bytes(program.serialize())
-    if verbose is None or verbose:
-        print(f"{path}: {_described(program)}")
+    return _described(program.in_tree, program.in_avals, program.out_tree, program.out_avals)
 
 
-def _need_flatbuffers() -> None:
+def _onnx(model: Any, path: Path, signature: Any, opset_version: int | None = None) -> str:
+    """Writes ONNX: of plain JAX's trace, since jax2onnx's own takes layers for others."""
+    to_onnx = _need("jax2onnx", "onnx", "onnx").to_onnx
+
+    def traced(run: Callable, given: list) -> Any:
+        leaves, tree = jax.tree.flatten(given)
+        program, shapes = jax.make_jaxpr(
+            lambda *leaves: run(*jax.tree.unflatten(tree, leaves)), return_shape=True
+        )(*leaves)
+        return program, shapes, jax.tree.structure((tuple(given), {})), leaves
+
+    program, shapes, tree, leaves = _traced(model, signature, traced)
+    outputs, out_tree = jax.tree.flatten(shapes)
+    names = _names(jax.tree.unflatten(tree, leaves)[0], ("input", "mask"))
+    out_names = _names(shapes if _is_pair(shapes) else (shapes,), ("output", "output_mask"))
+    known = {id(v): name for v, name in zip(program.jaxpr.invars, names, strict=True)}
     try:
-        import flatbuffers  # noqa: F401
+        converted = to_onnx(
+            jaxpr_as_fun(program),
+            leaves,
+            model_name=model.name,
+            opset=opset_version or 21,
+            input_names=names,
+            # A mask that comes out as it came in is one value, which has one name.
+            output_names=[
+                known.get(id(v), n) for v, n in zip(program.jaxpr.outvars, out_names, strict=False)
+            ],
+        )
+    except Exception as error:
+        raise ArgumentError(
+            f"export of '{model.name}': format='onnx'",
+            received=f"{_culprit(error)}{type(error).__name__}: {f'{error}'.split(chr(10))[0]}",
+            expected="layers of which jax2onnx knows every operation: docs/export.md lists them",
+            fix="format='stablehlo' writes all layers; or name sizes by input_signature=",
+        ) from error
+    with whole_file(path) as beside:
+        beside.write_bytes(converted.SerializeToString())
+    return _described(tree, leaves, out_tree, outputs)
+
+
+def _culprit(error: BaseException) -> str:
+    """Returns the operation at which a conversion failed, and the code that asked for it."""
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        equation: Any = trace.tb_frame.f_locals.get("eqn")
+        if hasattr(equation, "primitive"):
+            frames = getattr(equation.source_info.traceback, "frames", ())
+            asked = [f for f in frames if "alphorn/layers" in f.file_name.replace(os.sep, "/")]
+            where = f" in layers.{Path(asked[-1].file_name).stem}" if asked else ""
+            found = f"`{equation.primitive.name}`{where}: "
+        trace = trace.tb_next
+    return found
+
+
+def _is_pair(outputs: Any) -> bool:
+    """Returns whether masks stand beside the outputs."""
+    if not (isinstance(outputs, tuple) and len(outputs) == 2):
+        return False
+    masks = jax.tree.leaves(outputs[1])
+    return bool(masks) and all(m.dtype == bool for m in masks)
+
+
+def _names(trees: Sequence[Any], kinds: Sequence[str]) -> list[str]:
+    """Returns names of data and masks: `input`, `mask`; of several `input_1`, or by their keys."""
+    names = []
+    for tree, kind in zip(trees, kinds, strict=False):
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+        for path in paths:
+            parts = [str(getattr(k, "key", getattr(k, "idx", k))) for k in path]
+            names.append("_".join([kind, *(parts if len(paths) > 1 else [])]))
+    return names
+
+
+def _need(package: str, format: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(package)
     except ImportError:
         raise ArgumentError(
-            "export: format='stablehlo'",
-            received="no package `flatbuffers`",
-            fix="pip install 'alphorn[export]'",
+            f"export: format={format!r}",
+            received=f"no package `{package}`",
+            fix=f"pip install 'alphorn[{extra}]'",
         ) from None
 
 
-def _described(program: Any) -> str:
+def _described(in_tree: Any, taken: Any, out_tree: Any, given: Any) -> str:
     """Returns what a program takes and gives: `call(float32[batch, 3]) gives float32[batch, 1]`."""
 
     def typed(tree: Any, avals: Sequence[Any]) -> Any:
@@ -102,9 +185,9 @@ def _described(program: Any) -> str:
             tree, [f"{a.dtype}[{', '.join(map(str, a.shape))}]" for a in avals]
         )
 
-    taken, _ = typed(program.in_tree, program.in_avals)
-    given = typed(program.out_tree, program.out_avals)
-    return f"call({', '.join(map(str, taken))}) gives {given}".replace("'", "")
+    inputs, _ = typed(in_tree, taken)
+    outputs = typed(out_tree, given)
+    return f"call({', '.join(map(str, inputs))}) gives {outputs}".replace("'", "")
 
 
 def _traced(model: Any, signature: Any, lower: Callable[[Callable, list], Any]) -> Any:

@@ -29,6 +29,7 @@ from alphorn.saving.stores import (
     write_shards,
     write_tensors,
 )
+from alphorn.training.orbax import is_orbax, read_weights
 
 __all__ = ["load_weights", "save_weights"]
 
@@ -109,7 +110,7 @@ def load_weights(
     Args:
         model: Built as when they were written.
         filepath: Ends in `.weights.h5`, `.weights.json`, `.safetensors`, `.keras`, or is an `.h5`
-            file of Keras 2.
+            file of Keras 2; or the folder of an `OrbaxCheckpoint`, or a step in it.
         skip_mismatch: Whether weights of other shapes, or that are not there, are left alone.
         by_name: Whether layers take the weights of layers that had their names, wherever they
             stood, and the others stay as they are; for HDF5.
@@ -121,6 +122,16 @@ def load_weights(
         ShapeError: a weight of another shape.
     """
     leave = _left_out("load_weights", kwargs)
+    if is_orbax(Path(filepath)):
+        if skip_mismatch or by_name or leave:
+            raise ArgumentError(
+                "load_weights: skip_mismatch, by_name, objects_to_skip",
+                received=f"{filepath}, which is read as a whole",
+                expected="none of them",
+                fix="load_model(directory).save_weights('m.weights.h5'), and load that",
+            )
+        model.need_built("load_weights")
+        return read_weights(model, Path(filepath))
     path = _checked(filepath, tuple(OPENERS))
     model.need_built("load_weights")
     if not path.exists():

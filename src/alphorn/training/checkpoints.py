@@ -14,7 +14,84 @@ from alphorn.training.monitors import Watcher
 __all__ = ["ModelCheckpoint"]
 
 
-class ModelCheckpoint(Watcher):
+class Saver(Watcher):
+    """Base of callbacks that write the model, when it is due or better than before."""
+
+    backed_up = ("best", "_batches")
+
+    def __init__(
+        self,
+        monitor: str,
+        verbose: int,
+        save_best_only: bool,
+        save_weights_only: bool,
+        mode: str,
+        save_freq: Any,
+        initial_value_threshold: float | None,
+        save_on_background: bool,
+    ):
+        super().__init__(monitor, mode)
+        self.verbose, self.save_freq = verbose, save_freq
+        self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
+        self.save_on_background = save_on_background
+        self.best = initial_value_threshold
+        self._batches = self._epoch = 0
+        if save_freq != "epoch" and not isinstance(save_freq, int):
+            raise ArgumentError(
+                f"{type(self).__name__}: save_freq", repr(save_freq), "'epoch' or a number"
+            )
+
+    def write(self, epoch: int, logs: Any, batch: int | None, said: str) -> None:
+        """Writes the model.
+
+        Args:
+            epoch: Of now, from 0.
+            logs: The figures.
+            batch: In the epoch, from 0, or None after its last.
+            said: What is said of it where it is said.
+        """
+
+    def check(self) -> None:
+        """Raises where something could not be written."""
+
+    @property
+    def wants_batches(self) -> bool:
+        """Only with a number as `save_freq`."""
+        return self.save_freq != "epoch"
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Notes the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Writes every so many batches."""
+        self.check()
+        if self.save_freq != "epoch":
+            self._batches += 1
+            if self._batches >= self.save_freq:
+                self._batches = 0
+                self._write_better(self._epoch, logs, batch)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Writes after the epoch."""
+        self.check()
+        if self.save_freq == "epoch":
+            self._write_better(epoch, logs, None)
+
+    def _write_better(self, epoch: int, logs: Any, batch: int | None) -> None:
+        said = ""
+        if self.save_best_only:
+            now = self._figure(logs)
+            if now is not None:
+                if not self._is_better(now, self.best):
+                    if self.verbose:
+                        print(f"Epoch {epoch + 1}: {self.monitor} {now:.5f} is not better")
+                    return
+                self.best, said = now, f" with {self.monitor} {now:.5f}"
+        self.write(epoch, logs, batch, said)
+
+
+class ModelCheckpoint(Saver):
     """Writes the model as training goes on, beside and then renamed.
 
     Training goes on as soon as the weights are copied. All files are there when `fit` returns, or
@@ -33,8 +110,6 @@ class ModelCheckpoint(Watcher):
             the next callback is called. Where two copies wait for the disk, training waits too.
     """
 
-    backed_up = ("best", "_batches")
-
     def __init__(
         self,
         filepath: Any,
@@ -47,17 +122,17 @@ class ModelCheckpoint(Watcher):
         initial_value_threshold: float | None = None,
         save_on_background: bool = True,
     ):
-        super().__init__(monitor, mode)
-        self.filepath, self.verbose = os.fspath(filepath), verbose
-        self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
-        self.save_freq, self.save_on_background = save_freq, save_on_background
-        self._files = Background("ModelCheckpoint")
-        self.best = initial_value_threshold
-        self._batches = self._epoch = 0
-        if save_freq != "epoch" and not isinstance(save_freq, int):
-            raise ArgumentError(
-                "ModelCheckpoint: save_freq", repr(save_freq), "'epoch' or a number"
-            )
+        super().__init__(
+            monitor,
+            verbose,
+            save_best_only,
+            save_weights_only,
+            mode,
+            save_freq,
+            initial_value_threshold,
+            save_on_background,
+        )
+        self.filepath, self._files = os.fspath(filepath), Background("ModelCheckpoint")
         endings = (".weights.h5", ".safetensors") if save_weights_only else (".keras",)
         if not self.filepath.endswith(endings):
             raise ArgumentError(
@@ -66,29 +141,9 @@ class ModelCheckpoint(Watcher):
                 expected=f"a name that ends in {' or '.join(endings)}",
             )
 
-    @property
-    def wants_batches(self) -> bool:
-        """Only with a number as `save_freq`."""
-        return self.save_freq != "epoch"
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Notes the epoch."""
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Writes every so many batches."""
+    def check(self) -> None:
+        """Raises FileError where a file could not be written."""
         self._files.check()
-        if self.save_freq != "epoch":
-            self._batches += 1
-            if self._batches >= self.save_freq:
-                self._batches = 0
-                self._write(self._epoch, logs, batch)
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Writes after the epoch."""
-        self._files.check()
-        if self.save_freq == "epoch":
-            self._write(epoch, logs, None)
 
     def _path(self, epoch: int, logs: dict[str, Any], batch: int | None) -> Path:
         names = {"epoch": epoch + 1} | ({} if batch is None else {"batch": batch + 1}) | logs
@@ -101,16 +156,9 @@ class ModelCheckpoint(Watcher):
                 expected=f"some of {', '.join(names)}",
             ) from None
 
-    def _write(self, epoch: int, logs: Any, batch: int | None) -> None:
-        path, said = self._path(epoch, dict(logs or {}), batch), ""
-        if self.save_best_only:
-            now = self._figure(logs)
-            if now is not None:
-                if not self._is_better(now, self.best):
-                    if self.verbose:
-                        print(f"Epoch {epoch + 1}: {self.monitor} {now:.5f} is not better")
-                    return
-                self.best, said = now, f" with {self.monitor} {now:.5f}"
+    def write(self, epoch: int, logs: Any, batch: int | None, said: str) -> None:
+        """Writes the file."""
+        path = self._path(epoch, dict(logs or {}), batch)
         path.parent.mkdir(parents=True, exist_ok=True)
         model = self.model
         save = model.save_weights if self.save_weights_only else model.save

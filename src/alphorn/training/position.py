@@ -1,6 +1,6 @@
 """Where fit is: all that a run needs to go on from there to the same bits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ class Saved:
     """
 
     facts: dict[str, Any]
-    arrays: list[np.ndarray] = field(default_factory=list)
+    arrays: list[Any] = field(default_factory=list)
 
 
 class Position:
@@ -91,10 +91,10 @@ class Position:
             self._set_generators(saved.facts["now"])
         self._plan = plan
 
-    def state(self) -> Saved:
-        """Returns all that `resume` needs."""
+    def state(self, value: Callable[[Variable], Any] = Variable.numpy) -> Saved:
+        """Returns all that `resume` needs, with the `value` of each Variable."""
         variables, now = self.variables, self._generators()
-        arrays = [v.numpy() for v in variables]
+        arrays = [value(v) for v in variables]
         logs = {name: np.asarray(value).tolist() for name, value in dict(self.logs).items()}
         facts = {
             "epoch": self.epoch,
@@ -116,12 +116,15 @@ class Position:
         }
         return Saved(facts, arrays)
 
-    def resume(self, saved: Saved, where: str) -> None:
+    def resume(
+        self, saved: Saved, where: str, read: Callable[[list[Variable]], list[Any]] | None = None
+    ) -> None:
         """Goes to a state that was kept.
 
         Args:
             saved: What `state` returned.
             where: For errors.
+            read: Gives its arrays, where they come later: when the Variables are there.
 
         Raises:
             ArgumentError: it is that of another model.
@@ -133,6 +136,8 @@ class Position:
             sample = self.data.replay(facts["epoch"] - facts["first"])
         self.model._prepare(sample, True)
         self._check(facts, where)
+        if read is not None:
+            saved.arrays = read(self.variables)
         self.epoch, self.step, self.first = facts["epoch"], facts["step"], facts["first"]
         self.stopped, self.logs = facts["stopped"], facts["logs"]
         self._begun, self._saved = facts["begun"], saved
@@ -191,7 +196,7 @@ class Position:
         return found
 
 
-def _pairs(variables: list[Variable], arrays: list[np.ndarray]) -> Any:
+def _pairs(variables: list[Variable], arrays: list[Any]) -> Any:
     return list(zip(variables, arrays, strict=True))
 
 
