@@ -109,6 +109,9 @@ def _onnx(model: Any, path: Path, signature: Any, opset_version: int | None = No
     names = _names(jax.tree.unflatten(tree, leaves)[0], ("input", "mask"))
     out_names = _names(shapes if _is_pair(shapes) else (shapes,), ("output", "output_mask"))
     known = {id(v): name for v, name in zip(program.jaxpr.invars, names, strict=True)}
+    # A mask that comes out as it came in is one value, which has one name.
+    ends = zip(program.jaxpr.outvars, out_names, strict=True)
+    out_names = [known.get(id(v), name) for v, name in ends]
     try:
         converted = to_onnx(
             jaxpr_as_fun(program),
@@ -116,10 +119,7 @@ def _onnx(model: Any, path: Path, signature: Any, opset_version: int | None = No
             model_name=model.name,
             opset=opset_version or 21,
             input_names=names,
-            # A mask that comes out as it came in is one value, which has one name.
-            output_names=[
-                known.get(id(v), n) for v, n in zip(program.jaxpr.outvars, out_names, strict=False)
-            ],
+            output_names=None if len({*out_names}) < len(out_names) else out_names,
         )
     except Exception as error:
         raise ArgumentError(
