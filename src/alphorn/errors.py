@@ -57,6 +57,12 @@ class StateError(AlphornError, RuntimeError):
     """State is read or written where it does not exist or would go stale."""
 
 
+def not_installed(where: str, package: str, extra: str) -> ArgumentError:
+    """Returns the error for an argument that asks for a package that an extra brings."""
+    fix = f"pip install 'alphorn[{extra}]'"
+    return ArgumentError(where, received=f"no package `{package}`", fix=fix)
+
+
 def missing(use: str, package: str, extra: str) -> ImportError:
     """Returns the error for a package that an extra brings.
 

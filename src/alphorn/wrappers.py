@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from alphorn.errors import ArgumentError, StateError
+from alphorn.errors import ArgumentError, StateError, not_installed
 from alphorn.models import Model, clone_model
 
 __all__ = ["SKLearnClassifier", "SKLearnRegressor", "SKLearnTransformer"]
@@ -17,11 +17,8 @@ def _sklearn() -> Any:
         import sklearn.utils.multiclass
         import sklearn.utils.validation
     except ImportError:
-        raise ArgumentError(
-            "models as estimators of scikit-learn",
-            received="no package `scikit-learn`",
-            fix="pip install 'alphorn[sklearn]'",
-        ) from None
+        what = "models as estimators of scikit-learn"
+        raise not_installed(what, "scikit-learn", "sklearn") from None
     return sklearn
 
 

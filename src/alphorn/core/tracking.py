@@ -18,17 +18,6 @@ from alphorn.fields import Configurable, attribute
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes, type(len), type(lambda: None)})
 
 
-def _members(value: Any) -> Iterator[Any]:
-    if isinstance(value, _MEMBERS):
-        yield value
-    elif isinstance(value, list | tuple):
-        for v in value:
-            yield from _members(v)
-    elif isinstance(value, dict):
-        for v in value.values():
-            yield from _members(v)
-
-
 class Tracked(Configurable):
     """Base of layers and metrics: finds its Variables and parts by walking its attributes."""
 
@@ -166,6 +155,17 @@ class Tracked(Configurable):
 
 
 _MEMBERS = (Variable, Tracked, SeedGenerator)
+
+
+def _members(value: Any) -> Iterator[Any]:
+    if isinstance(value, _MEMBERS):
+        yield value
+    elif isinstance(value, list | tuple):
+        for v in value:
+            yield from _members(v)
+    elif isinstance(value, dict):
+        for v in value.values():
+            yield from _members(v)
 
 
 def _unique(items: list[Any]) -> list[Any]:

@@ -234,9 +234,9 @@ def attention_output(
 ) -> Array:
     """Returns the output of `dot_product_attention`, without weights and therefore cheaper.
 
-    Scores are never kept: on NVIDIA's devices numbers of 16 bits go through cuDNN; on a CPU rows of the batch are worked on in blocks that stay in its
-    cache, and the gradient computes a block's scores again. Sums are divided after the product
-    with the values, not before it.
+    Scores are never kept: on NVIDIA's devices numbers of 16 bits go through cuDNN; on a CPU rows
+    of the batch are worked on in blocks that stay in its cache, and the gradient computes a block's
+    scores again. Sums are divided after the product with the values, not before it.
 
     Args:
         query: `(B, T, H, D)`; all arguments are as in `dot_product_attention`.

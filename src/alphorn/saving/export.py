@@ -17,7 +17,13 @@ from alphorn.core.masked import Masked, is_masked, mask_of, unmask
 from alphorn.core.symbol import Symbol, is_symbol, symbols_in, symbols_like
 from alphorn.core.transforms import functional
 from alphorn.core.variable import hold
-from alphorn.errors import ArgumentError, MaskError, StateError, UnexpectedArgumentError
+from alphorn.errors import (
+    ArgumentError,
+    MaskError,
+    StateError,
+    UnexpectedArgumentError,
+    not_installed,
+)
 from alphorn.files import whole_file
 from alphorn.kernels.device import any_device
 from alphorn.models.model import Model
@@ -170,11 +176,7 @@ def _need(package: str, format: str, extra: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError:
-        raise ArgumentError(
-            f"export: format={format!r}",
-            received=f"no package `{package}`",
-            fix=f"pip install 'alphorn[{extra}]'",
-        ) from None
+        raise not_installed(f"export: format={format!r}", package, extra) from None
 
 
 def _described(in_tree: Any, taken: Any, out_tree: Any, given: Any) -> str:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alphorn.core.variable import Variable
-from alphorn.errors import AlphornError, ArgumentError, FileError
+from alphorn.errors import AlphornError, ArgumentError, FileError, not_installed
 from alphorn.files import whole_file
 from alphorn.saving.attributes import Attributes
 from alphorn.saving.places import Holder
@@ -351,11 +351,7 @@ def _safetensors() -> Any:
     try:
         import safetensors.numpy
     except ImportError:
-        raise ArgumentError(
-            "weights in .safetensors",
-            received="no package `safetensors`",
-            fix="pip install 'alphorn[safetensors]'",
-        ) from None
+        raise not_installed("weights in .safetensors", "safetensors", "safetensors") from None
     return safetensors
 
 

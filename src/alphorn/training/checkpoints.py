@@ -4,8 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from alphorn.core.scope import open_scope
 from alphorn.errors import ArgumentError
 from alphorn.training.background import Background
@@ -170,7 +168,7 @@ class ModelCheckpoint(Saver):
 
         # Outside of fit nobody says when training has ended.
         if self.save_on_background and getattr(model, "fit_position", None) is not None:
-            values = {v: np.array(v.value) for v in model.fit_position.variables}
+            values = {v: v.numpy() for v in model.fit_position.variables}
 
             def write_copies() -> None:
                 with open_scope(values):

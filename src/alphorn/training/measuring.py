@@ -250,11 +250,9 @@ def bar(verbose: Any) -> ProgressBar | None:
     """Returns what `verbose` asks for."""
     if verbose not in ("auto", 0, 1, 2):
         raise ArgumentError("verbose", repr(verbose), "'auto', 0, 1 or 2")
-    return (
-        None
-        if verbose == 0 or not leads()
-        else ProgressBar(1 if verbose == "auto" else int(verbose))
-    )
+    if verbose == 0 or not leads():
+        return None
+    return ProgressBar(1 if verbose == "auto" else int(verbose))
 
 
 def _told(figures: dict[str, Any], by_name: bool) -> Any:
