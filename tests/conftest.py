@@ -28,8 +28,8 @@ import alphorn
 from alphorn import config, naming
 from archives import make_archive
 
-# Programs for Keras, which run by the runner; tests that need a flag before JAX begins.
-collect_ignore = ["programs", "record_keras2.py"]
+# Programs for Keras, or for packages too large for the tests; tests that need a flag before JAX begins.
+collect_ignore = ["programs", "record_keras2.py", "record_onnx.py"]
 if "device_count=4" not in os.environ["XLA_FLAGS"]:
     collect_ignore.append("on_four_devices.py")
 

@@ -331,7 +331,7 @@ def test_a_missing_package_is_named(monkeypatch, pictures):
         image.load_img(pictures["png"])
     with pytest.raises(ImportError, match=r"pip install 'alphorn\[image\]'"):
         packages.pillow_enhance()
-    with pytest.raises(ImportError, match=r"SciPy: pip install alphorn\[image\]"):
+    with pytest.raises(ImportError, match=r"SciPy: pip install 'alphorn\[image\]'"):
         image.apply_affine_transform(waves(1, 8, 8)[0].astype("float64"), theta=3)
     packages.opencv.cache_clear()
     with warnings.catch_warnings():
