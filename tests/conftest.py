@@ -3,9 +3,13 @@
 import gc
 import os
 from importlib.metadata import version
+from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
-os.environ.setdefault("ALPHORN_COMPILATION_CACHE", "0")
+# Processes that share the work compile each program once; a later run compiles what is new.
+os.environ.setdefault(
+    "ALPHORN_COMPILATION_CACHE", str(Path(__file__).parent.parent / "build" / "programs")
+)
 # Most programs run once here: to make them fast takes three times as long as the tests themselves.
 # XLA_FLAGS="" tests what users run.
 # A later jaxlib than 0.10 does not know the second of the flags, and stops.
@@ -17,7 +21,6 @@ os.environ.setdefault(
 
 from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
 
 import jax
 import numpy as np

@@ -266,6 +266,14 @@ def test_a_script_that_starts_again_compiles_nothing(tmp_path: Path) -> None:
     assert started(tmp_path / "home")[:3] == ["True", "True", "True"]
 
 
+def test_a_program_that_another_process_is_still_writing_is_compiled(tmp_path: Path) -> None:
+    started(tmp_path / "home")
+    for file in (tmp_path / "home").glob("*/*-cache"):
+        file.write_bytes(file.read_bytes()[:20])
+    before, asked, all_hits, _ = started(tmp_path / "home", PYTHONWARNINGS="error::UserWarning")
+    assert (before, asked, all_hits) == ("True", "True", "False")
+
+
 def test_jax_s_own_setting_and_ours_win(tmp_path: Path) -> None:
     theirs = started(tmp_path / "home", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "theirs"))
     assert theirs[3].split() == ["[]", str(tmp_path / "theirs")]

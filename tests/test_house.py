@@ -67,12 +67,12 @@ FLOORS: list[list[str]] = [
         """training training.interrupts training.events training.progress training.profile training.monitors training.callbacks
         training.background training.checkpoints
         training.shapes training.ragged training.workers training.known training.trimming
-        training.lengths training.data training.streams training.step training.compiled
+        training.lengths training.groups training.data training.streams training.step training.compiled
         training.position training.preparing training.report training.outputs training.cutting training.stepping
         training.measuring training.loop training.backup training.orbax training.compile_config""",
     ],
     [
-        """models.graph models.operations models.legacy_configs models.config models.nested models.older models.capture
+        """models.graph models.operations models.legacy_configs models.config models.nested models.older models.capture models.row_groups
         models.model models.sequential flow summary
         viz.layout viz.style viz.boxes viz.drawing viz.picture viz.models viz.dot
         viz.attention viz.projection viz.tensorboard viz callbacks

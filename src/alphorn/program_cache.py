@@ -9,6 +9,7 @@ import hashlib
 import os
 import platform
 import stat
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def _at_compilation(event: str, **kwargs: Any) -> None:
         jax.config.update(_FOLDER, str(folder))
         if _SHORTEST.upper() not in os.environ and getattr(jax.config, _SHORTEST) == 1.0:
             jax.config.update(_SHORTEST, 0.0)  # small programs are many, and wait as long together
+        # Processes that start together may read what another is still writing: they compile instead.
+        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
         _done[0] = folder
 
 

@@ -121,9 +121,16 @@ class Graph:
             where: The model's name, for errors.
             call: `(node, args, kwargs) -> outputs`; by default the node's operation is called.
         """
-        values: dict[int, Any] = {}
-        for symbol, value in zip(self.input_symbols, self.flatten(inputs, where), strict=True):
-            values[id(symbol)] = fitted(value, symbol, where)
+        return self.computed(self.fitted_inputs(inputs, where), call or called)
+
+    def fitted_inputs(self, inputs: Any, where: str) -> list[Any]:
+        """Returns the inputs' values in the inputs' order, ranks and types."""
+        given = zip(self.flatten(inputs, where), self.input_symbols, strict=True)
+        return [fitted(value, symbol, where) for value, symbol in given]
+
+    def computed(self, inputs: Sequence[Any], call: Callable) -> dict[int, Any]:
+        """Returns what stands for each Symbol, from the values of the inputs in their order."""
+        values = {id(s): value for s, value in zip(self.input_symbols, inputs, strict=True)}
 
         def at(x: Any) -> Any:
             return values[id(x)] if is_symbol(x) else x
@@ -132,7 +139,7 @@ class Graph:
             args, kwargs = jax.tree.map(
                 at, (node.args, node.kwargs), is_leaf=lambda x: is_masked(x) or is_symbol(x)
             )
-            out = _called(node, args, kwargs) if call is None else call(node, args, kwargs)
+            out = call(node, args, kwargs)
             expected = symbols_in(node.outputs)
             given = (
                 [out]
@@ -168,7 +175,8 @@ class Graph:
         return values
 
 
-def _called(node: Node, args: tuple, kwargs: dict) -> Any:
+def called(node: Node, args: tuple, kwargs: dict) -> Any:
+    """Calls what a node calls on values."""
     operation: Any = node.operation
     if isinstance(node.operation, Tracked):  # a layer's own door tells who watches
         return operation(*args, **kwargs)

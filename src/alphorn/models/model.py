@@ -21,6 +21,7 @@ from alphorn.models.graph import Graph
 from alphorn.models.legacy_configs import graph_of_keras2, is_keras2
 from alphorn.models.nested import connected
 from alphorn.models.older import Older
+from alphorn.models.row_groups import values_of
 from alphorn.naming import auto_name, register
 from alphorn.training.compile_config import compile_config, compile_from_config
 from alphorn.training.loop import Trainer
@@ -194,7 +195,7 @@ class Model(Capturing, Older, Trainer, Layer):  # pyright: ignore[reportIncompat
                 f"{type(self).__name__} '{self.name}' has no call()",
                 fix="write `def call(self, inputs): ...`, or make it by Model(inputs, outputs)",
             )
-        values = self.graph.values(inputs, f"Model '{self.name}'")
+        values = values_of(self.graph, inputs, f"Model '{self.name}'")
         for loss in self.graph.losses:
             value = values[id(loss)]
             Layer.add_loss(self, jnp.sum(fill_masked(unmask(value), mask_of(value))))

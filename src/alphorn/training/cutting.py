@@ -2,7 +2,7 @@
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -14,10 +14,12 @@ from alphorn.core.masked import Masked, is_masked, unmask
 from alphorn.core.symbol import infer
 from alphorn.distribution.current import distribution
 from alphorn.distribution.placing import own_rows
+from alphorn.kernels.device import on_cpu
 from alphorn.layers.recurrent import _Recurrent
 from alphorn.layers.wrappers import Bidirectional
 from alphorn.training.compiled import outputs_of
 from alphorn.training.data import Batch, Block, Table
+from alphorn.training.groups import ENOUGH_BATCHES, Grouping, can_part, pay
 from alphorn.training.known import coupling, is_ours, named, overridden
 from alphorn.training.preparing import batch_is_fixed, symbols_like
 from alphorn.training.ragged import Ragged
@@ -146,7 +148,7 @@ class Cutting:
             return new.get(id(leaf), leaf)
 
         y, weight = (jax.tree.map(again, t, is_leaf=is_masked) for t in (batch.y, batch.weight))
-        return Batch(batch.x, y, weight)
+        return replace(batch, y=y, weight=weight)
 
     def sorts(self) -> str:
         """Returns why rows may not be sorted or merged; "" where they may."""
@@ -161,6 +163,27 @@ class Cutting:
         if why or self.step == "predict_step":
             return why
         return _own_figures(self.model, in_batches=True)
+
+    def grouping(self, order: str, batches: int) -> Grouping | None:
+        """Returns how the batches of training are parted by length; None where that does not pay.
+
+        Args:
+            order: How rows come, as in `Shapes`.
+            batches: How many are to come.
+        """
+        data = self.data
+        if not self.trimming.cuts or order == "grouped" or batches < ENOUGH_BATCHES:
+            return None
+        if not on_cpu() or distribution() is not None or self.model.run_eagerly or self.sorts():
+            return None
+        sample = data.whole(slice(0, data.batch_size))
+        if not (can_part(self.model.graph) and pay(self.model.graph)):
+            return None
+        if work_of(self.model.variables, sample) < SMALL_STEP:
+            return None
+        inputs = self.model.graph.flatten(data.tables[0], f"Model '{self.model.name}'")
+        found = Grouping(data.lengths, inputs, data.batch_size, order)
+        return found if found.groups is not None else None
 
     def rows_a_call(self) -> int:
         """Returns how many rows go into a call where rows are independent.

@@ -7,7 +7,7 @@ the end to one of a few lengths and carries its mask. Padded arrays are cut to s
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from alphorn.core.masked import Masked
 from alphorn.errors import DataError
+from alphorn.training.groups import Grouping, Groups
 from alphorn.training.lengths import Lengths, is_table_leaf
 from alphorn.training.ragged import Ragged, equal_lengths
 from alphorn.training.shapes import grouped_rows, sorted_rows
@@ -23,11 +24,17 @@ from alphorn.training.shapes import grouped_rows, sorted_rows
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs, targets and weights of some rows; each a structure of arrays, or None."""
+    """Inputs, targets and weights of some rows; each a structure of arrays, or None.
+
+    Args:
+        x, y, weight: The rows.
+        groups: Those in which the model runs on them, where they stand by length.
+    """
 
     x: Any
     y: Any = None
     weight: Any = None
+    groups: Groups | None = None
 
     @property
     def rows(self) -> int:
@@ -303,13 +310,20 @@ class Table:
             return grouped_rows(self.batch_size, random, longest_first)(self.lengths.needs)
         return None
 
-    def blocks(self, rows: Any, size: int, order: str = "as they stand") -> Iterator[Block]:
+    def blocks(
+        self,
+        rows: Any,
+        size: int,
+        order: str = "as they stand",
+        grouping: Grouping | None = None,
+    ) -> Iterator[Block]:
         """Yields up to `size` whole batches of one shape at a time.
 
         Args:
             rows: The order of the rows, or of some of them; None for as they stand.
             size: Batches a block; a last batch with fewer rows comes alone.
             order: Of what kind that order is, as in `Shapes`.
+            grouping: How batches are parted, which then come one by one.
         """
         rows = np.arange(self.rows) if rows is None else rows
         whole = len(rows) // self.batch_size
@@ -319,23 +333,26 @@ class Table:
             part = rows[start : start + self.batch_size]
             now = self._shape(part, order)
             if run and (len(run) == size or now != shape or start == whole * self.batch_size):
-                yield self._block(run, order)
+                yield self._block(run, order, grouping)
                 run = []
             run.append(part)
             shape = now
-        yield self._block(run, order)
+        yield self._block(run, order, grouping)
 
     def _shape(self, rows: np.ndarray, order: str) -> Any:
         if not self.lengths:
             return None
         return self.lengths.covering(rows, self.batch_size, order).tolist()
 
-    def _block(self, run: list[np.ndarray], order: str) -> Block:
-        rows = np.concatenate(run)
+    def _block(self, run: list[np.ndarray], order: str, grouping: Grouping | None) -> Block:
+        rows, groups = np.concatenate(run), None
         if not self.lengths:
             return Block(self.batch(rows, order), len(run), rows)
         sizes = self.lengths.covering(run[0], self.batch_size, order)
-        return Block(self.cut_to(rows, sizes), len(run), rows, sizes)
+        if grouping is not None:
+            rows, groups = grouping.of(rows, sizes)
+        batch = replace(self.cut_to(rows, sizes), groups=groups)
+        return Block(batch, len(run), rows, sizes)
 
 
 def class_weights(y: Any, weight: Any, table: dict[int, float], one_hot: bool) -> Any:

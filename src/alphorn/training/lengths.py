@@ -131,7 +131,13 @@ class Lengths:
 
     def covering(self, rows: np.ndarray, batch_size: int, order: str) -> np.ndarray:
         """Returns the sizes to which a batch of `rows` is cut or padded."""
-        sizes = self.shapes(batch_size, order).covering(rows)
+        return self._within(self.shapes(batch_size, order).covering(rows))
+
+    def largest(self, batch_size: int, order: str) -> np.ndarray:
+        """Returns the largest sizes to which batches are cut or padded."""
+        return self._within(self.shapes(batch_size, order).chosen[-1])
+
+    def _within(self, sizes: np.ndarray) -> np.ndarray:
         most = [s if c.most is None else c.most for s, c in zip(sizes, self._columns, strict=True)]
         return np.minimum(sizes, most)
 
@@ -144,12 +150,16 @@ class Lengths:
             found.append(slice(column.most - size, None) if column.front else slice(0, size))
         return found
 
+    def stands_in_front(self, column: int) -> bool:
+        """Returns whether padding of a column is cut in front."""
+        return self._columns[column].front
+
     @property
     def front(self) -> bool:
         """Whether padding is cut in front."""
         return any(c.front for c in self._columns)
 
-    def steps(self, rows: np.ndarray, sizes: np.ndarray) -> tuple[int, int, int]:
+    def steps(self, rows: np.ndarray, sizes: Sequence[int] | np.ndarray) -> tuple[int, int, int]:
         """Returns how many steps of inputs rows have: padded to the longest, as cut, and valid."""
         padded = computed = valid = 0
         for leaf in (*self.ragged, *self.cut):

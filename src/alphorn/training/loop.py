@@ -123,7 +123,10 @@ class Trainer(Measuring):
                     self.reset_metrics()
                 events("epoch_begin", epoch)
                 rows = data.order(kind, order, longest_first=epoch == 0)
-                logs = self._epoch(position, rows, kind, steps_per_epoch, class_weight, events)
+                planned = (epochs - initial_epoch) * (steps or 0)
+                logs = self._epoch(
+                    position, rows, kind, steps_per_epoch, planned, class_weight, events
+                )
                 if logs is None:
                     warnings.warn(
                         f"the data ended before epoch {epoch + 1}: an iterator goes on where it is;"
@@ -206,12 +209,13 @@ class Trainer(Measuring):
         rows: Any,
         order: str,
         limit: int | None,
+        planned: int,
         weights: Any,
         events: CallbackList,
     ) -> Logs | None:
         data, skip = position.data, position.step
         logs = Logs(position.logs) if skip else None
-        program, size, cutting = None, 1, None
+        program, size, cutting, grouping = None, 1, None, None
         plan: dict[str, Any] = {"order": order, "steps_per_epoch": limit}
         if isinstance(data, Table):
             first = data.whole(slice(0, data.batch_size))
@@ -219,15 +223,16 @@ class Trainer(Measuring):
             program = self._program("train_step")
             cutting = self._cutting(data, "train_step")
             cutting.settle(order)
+            grouping = cutting.grouping(order, planned)
             lengths = data.lengths
             several = lengths and len(lengths.shapes(data.batch_size, order).chosen) > 1
-            alone = several or events.wants_batches or self.run_eagerly
+            alone = several or grouping or events.wants_batches or self.run_eagerly
             size = 1 if alone else steps_per_call(self.steps_per_execution, self.variables, first)
             shapes = lengths.shapes(data.batch_size, order).chosen.tolist() if lengths else []
             plan |= {"rows": data.rows, "batch_size": data.batch_size, "lengths": shapes}
         position.keep(plan | {"steps a call": size}, rows)
         flying: deque[Logs] = deque()
-        for block in self._blocks(data, rows, size, limit, order, skip):
+        for block in self._blocks(data, rows, size, limit, order, skip, grouping):
             batch = block.batch
             if program is None:
                 self._prepare(batch, True)

@@ -14,6 +14,7 @@ from alphorn.training.compiled import fill_outputs, used_steps
 from alphorn.training.cutting import Cutting, running
 from alphorn.training.data import Batch, Block, Table
 from alphorn.training.events import Callback, CallbackList, History
+from alphorn.training.groups import Grouping
 from alphorn.training.outputs import Collected
 from alphorn.training.progress import ProgressBar
 from alphorn.training.report import PaddingReport
@@ -230,6 +231,7 @@ class Measuring(Steps):
         limit: int | None,
         order: str = "as they stand",
         skip: int = 0,
+        grouping: Grouping | None = None,
     ) -> Iterator[Block]:
         """Yields what goes into a call, from batch `skip` on; a Stream stands there already."""
         if isinstance(data, Table) and (skip or limit is not None):
@@ -239,7 +241,7 @@ class Measuring(Steps):
             if not len(rows):
                 return
         done = skip
-        for block in data.blocks(rows, size, order):
+        for block in data.blocks(rows, size, order, grouping):
             if limit is not None and done >= limit:
                 return
             yield block

@@ -16,6 +16,7 @@ class PaddingReport:
         computed: Steps that were computed.
         valid: Steps that are no padding.
         lengths: The lengths to which batches were cut or padded, one number for each axis of time.
+        groups: How many rows each group has, where a step runs batches in groups of like lengths.
         programs: How many programs ran: one for each length, number of rows and of batches a call.
         why: Why padding was left in place; "" where it was cut.
 
@@ -27,6 +28,7 @@ class PaddingReport:
     computed: int = 0
     valid: int = 0
     lengths: list[tuple[int, ...]] = field(default_factory=list)
+    groups: tuple[int, ...] = ()
     programs: int = 0
     why: str = ""
     _seen: set[Any] = field(default_factory=set, repr=False)
@@ -40,7 +42,8 @@ class PaddingReport:
     def note(self, block: Block, lengths: Lengths | None) -> None:
         """Counts a call on a block of a table."""
         key = None if block.sizes is None else tuple(block.sizes.tolist())
-        program = key, block.batch.rows, block.count
+        groups = block.batch.groups
+        program = key, block.batch.rows, block.count, groups
         if program not in self._seen:
             self._seen.add(program)
             self.programs += 1
@@ -49,6 +52,10 @@ class PaddingReport:
         if key not in self.lengths:
             self.lengths = sorted([*self.lengths, key])
         padded, computed, valid = lengths.steps(block.rows, block.sizes)
+        if groups is not None:
+            self.groups = groups.rows
+            parts = zip(groups.spans, groups.sizes, strict=True)
+            computed = sum(lengths.steps(block.rows[span], sizes)[1] for span, sizes in parts)
         self.padded += padded
         self.computed += computed
         self.valid += valid
@@ -57,6 +64,8 @@ class PaddingReport:
         if not self.lengths:
             return f"no lengths; {self.programs} programs" + (f"; {self.why}" if self.why else "")
         lengths = ", ".join("x".join(map(str, size)) for size in self.lengths)
+        if self.groups:
+            lengths += f" in groups of {', '.join(map(str, self.groups))} rows"
         return (
             f"{self.share_left_out:.0%} of the padding left out; lengths {lengths};"
             f" {self.programs} programs" + (f"; {self.why}" if self.why else "")

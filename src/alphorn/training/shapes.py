@@ -51,14 +51,7 @@ class Shapes:
         if len(sizes) <= batch_size:
             self.chosen = rounded_up(sizes.max(0))[None]
             return
-        # The sample is of its own seed: the same table has the same shapes in every run.
-        random = np.random.default_rng(0)
-        if order == "shuffled":
-            rows = random.integers(0, len(sizes), (_SAMPLE, batch_size))
-        else:
-            index = {"sorted": sorted_rows, "grouped": grouped_rows(batch_size, random)}
-            at = index.get(order, lambda s: np.arange(len(s)))(sizes)
-            rows = at[: whole * batch_size].reshape(whole, batch_size)
+        rows = sampled_rows(sizes, batch_size, order)
         calls = len(sizes) // _ROWS_A_SHAPE if order == "sorted" else whole // _BATCHES_A_SHAPE
         most = min(_MOST_SHAPES, 1 + calls)
         self.chosen = np.maximum(_chosen(sizes[rows].max(1), sizes.max(0), most), 1)
@@ -70,6 +63,18 @@ class Shapes:
             return self.chosen[-1]
         longest = self.sizes[index].max(0)
         return next(shape for shape in self.chosen if (shape >= longest).all())
+
+
+def sampled_rows(sizes: np.ndarray, batch_size: int, order: str) -> np.ndarray:
+    """Returns rows of batches as they may come, `(batches, batch_size)`; arguments as of `Shapes`."""
+    # The sample is of its own seed: the same table has the same shapes in every run.
+    random = np.random.default_rng(0)
+    if order == "shuffled":
+        return random.integers(0, len(sizes), (_SAMPLE, batch_size))
+    index = {"sorted": sorted_rows, "grouped": grouped_rows(batch_size, random)}
+    at = index.get(order, lambda s: np.arange(len(s)))(sizes)
+    whole = len(sizes) // batch_size
+    return at[: whole * batch_size].reshape(whole, batch_size)
 
 
 def sorted_rows(sizes: np.ndarray) -> np.ndarray:

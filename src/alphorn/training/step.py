@@ -29,7 +29,7 @@ SMALL_STEP = 3e7
 _STEPS_PER_CALL = 16
 
 keep_programs()
-jax.tree_util.register_dataclass(Batch, ["x", "y", "weight"], [])
+jax.tree_util.register_dataclass(Batch, ["x", "y", "weight"], ["groups"])
 
 
 class Logs(dict[str, Any]):

@@ -2,6 +2,7 @@
 
 import inspect
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -29,6 +30,7 @@ from alphorn.training.compiled import (
 )
 from alphorn.training.data import Batch, Table, class_weights
 from alphorn.training.events import History
+from alphorn.training.groups import in_groups
 from alphorn.training.interrupts import interrupts_held
 from alphorn.training.position import Position
 from alphorn.training.preparing import (
@@ -273,7 +275,8 @@ class Steps(Tracked if TYPE_CHECKING else object):
         data = packed(batch)
         method = getattr(self, step)
         if len(inspect.signature(method).parameters) < 2:
-            return method(data)
+            with in_groups(batch.groups):
+                return method(data)
         groups = [
             self.trainable_variables,
             self.non_trainable_variables,
@@ -378,7 +381,7 @@ class Steps(Tracked if TYPE_CHECKING else object):
         output, rank = self._output_spec[0], np.ndim(batch.y)
         masked = output.mask.ndim if is_masked(output) else getattr(output, "masked", 0)
         one_hot = len(output.shape) == rank and rank > max(masked, 1)
-        return Batch(batch.x, batch.y, class_weights(batch.y, batch.weight, table, one_hot))
+        return replace(batch, weight=class_weights(batch.y, batch.weight, table, one_hot))
 
     def _optimizers_state(self) -> list[Any]:
         """Returns the state of the optimizer, and of others that a step of one's own may use."""

@@ -60,7 +60,9 @@ class Stream:
             return self.source.as_numpy_iterator()
         return iter(self.source)
 
-    def blocks(self, rows: np.ndarray | None, size: int, order: str = "") -> Iterator[Block]:
+    def blocks(
+        self, rows: np.ndarray | None, size: int, order: str = "", grouping: None = None
+    ) -> Iterator[Block]:
         """Yields batches one at a time; a source that never ends goes on where it was.
 
         Args:
