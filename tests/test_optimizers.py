@@ -63,7 +63,8 @@ def walk(optimizer: Any, grads: list) -> Any:
 
 def test_every_optimizer_has_a_row() -> None:
     public = {n for n in alphorn.optimizers.__all__ if n[0].isupper()}
-    assert public - {"Optimizer", "LossScaleOptimizer"} == {r.name for r in OPTIMIZERS}
+    own = {"LazyAdam"}  # tests/test_table_rows.py
+    assert public - {"Optimizer", "LossScaleOptimizer"} - own == {r.name for r in OPTIMIZERS}
 
 
 @pytest.mark.parametrize("row", [*OPTIMIZERS, *COMMON], ids=str)
@@ -377,7 +378,8 @@ def test_signatures_are_keras_s() -> None:
         ours, theirs = (operator.attrgetter(room)(m) for m in (alphorn, keras))
         for name in ours.__all__:
             if name not in ("schedules", "LearningRateSchedule"):
-                assert described(getattr(ours, name)) == described(getattr(theirs, name)), name
+                like = name.removeprefix("Lazy")
+                assert described(getattr(ours, name)) == described(getattr(theirs, like)), name
 
 
 # --- bad input

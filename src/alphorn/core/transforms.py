@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -104,7 +104,10 @@ def lifted_scan(
 
 
 def value_and_grad(
-    fn: Callable, variables: Sequence[Variable], has_aux: bool = False
+    fn: Callable,
+    variables: Sequence[Variable],
+    has_aux: bool = False,
+    at: Mapping[Variable, Array] | None = None,
 ) -> Callable[..., tuple[Any, list[Array]]]:
     """Returns a function that gives the value of `fn` and its gradients by `variables`.
 
@@ -114,6 +117,7 @@ def value_and_grad(
         fn: Returns a scalar; with `has_aux`, `(scalar, anything)`.
         variables: By which to differentiate.
         has_aux: Whether `fn` returns more than the scalar.
+        at: Values that some of them have meanwhile, instead of their own.
 
     >>> w = Variable(3.0)
     >>> value_and_grad(lambda x: w * w * x, [w])(2.0)
@@ -135,7 +139,7 @@ def value_and_grad(
 
             return in_scope(body, given, absorbing=True)
 
-        start = [v._read() for v in variables]
+        start = [v._read() if at is None or v not in at else at[v] for v in variables]
         (value, (aux, new)), grads = jax.value_and_grad(transparent(pure), has_aux=True)(start)
         for variable, new_value in zip(written, new, strict=True):
             variable.assign(new_value)

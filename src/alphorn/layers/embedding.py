@@ -1,5 +1,9 @@
 """Where masks begin: Embedding and Masking."""
 
+import contextlib
+import contextvars
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -9,6 +13,7 @@ from jax.core import Tracer
 
 from alphorn.constraints import AsConstraint
 from alphorn.core.layer import Layer
+from alphorn.core.masked import fill_masked
 from alphorn.core.rules import create
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.initializers import AsInitializer
@@ -17,6 +22,25 @@ from alphorn.layers import older
 from alphorn.regularizers import AsRegularizer
 
 __all__ = ["Embedding", "Masking"]
+
+
+_rows: contextvars.ContextVar[Mapping[Any, Array]] = contextvars.ContextVar(
+    "rows", default=MappingProxyType({})
+)
+
+
+@contextlib.contextmanager
+def tables_hold(rows: Mapping[Any, Array]) -> Iterator[None]:
+    """Lets tables hold some of their rows only while the context lasts.
+
+    Args:
+        rows: By table's Variable, the numbers of the rows that its value then has, sorted.
+    """
+    token = _rows.set(rows)
+    try:
+        yield
+    finally:
+        _rows.reset(token)
 
 
 class Embedding(Layer):
@@ -93,6 +117,9 @@ class Embedding(Layer):
         ids = inputs if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs.astype(jnp.int32)
         if self.mask_zero:
             mask = ids != 0 if mask is None else (ids != 0) & _spread(mask, ids)
+        rows = _rows.get().get(self.embeddings)
+        if rows is not None:
+            ids = _places(rows, fill_masked(ids, mask))
         return lookup(self.embeddings.value, ids, mask=mask, dtype=self.compute_dtype)
 
     def check_ids(self, ids: np.ndarray, mask: Any = None) -> None:
@@ -116,6 +143,12 @@ class Embedding(Layer):
                 expected=f"0 <= id < input_dim = {self.input_dim}",
                 fix=f"input_dim must be the largest id + 1: {int(ids.max()) + 1}",
             )
+
+
+def _places(rows: Array, ids: Array) -> Array:
+    """Returns where ids stand among sorted rows; behind all of them for an id that is not there."""
+    at = jnp.searchsorted(rows, ids)
+    return jnp.where(rows.at[at].get(mode="clip") == ids, at, len(rows))
 
 
 def _spread(mask: Any, ids: Any) -> Any:

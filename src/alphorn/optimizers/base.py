@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -96,6 +96,7 @@ class Optimizer(State):
         self._trainable_variables: list[Variable] = []
         self._averages: list[Variable | None] = []
         self._sums: list[Variable] = []
+        self._rows: dict[Variable, Array] = {}
         self._not_decaying: tuple[set[Variable], list[str]] = (set(), [])
         self._iterations = self.add_variable((), dtype="int32", name="iteration")
         self._schedule = learning_rate if callable(learning_rate) else None
@@ -198,6 +199,32 @@ class Optimizer(State):
 
     # --- updates
 
+    # Whether a row of a table whose gradient is 0 may stay as it is, and its state with it; and
+    # whether it has to, because all rows at once would be another rule.
+    rows_may_rest = rows_must_rest = False
+
+    @property
+    def updates_rows(self) -> bool:
+        """Whether tables may be given the gradients of some of their rows."""
+        all_rows = self.weight_decay or self.use_ema or self.gradient_accumulation_steps
+        return self.rows_may_rest and not all_rows
+
+    def apply_rows(
+        self, grads: Sequence[Any], variables: Sequence[Variable], rows: Mapping[Variable, Array]
+    ) -> None:
+        """Updates as `apply` does, and of tables only some rows.
+
+        Args:
+            grads: In the order of `variables`; of tables those of the rows.
+            variables: The weights.
+            rows: By table, the numbers of its rows; those beyond its end are left out.
+        """
+        self._rows = dict(rows)
+        try:
+            self.apply(grads, variables)
+        finally:
+            self._rows = {}
+
     def update_step(self, gradient: Array, variable: Variable, learning_rate: Array) -> None:
         """Updates a weight by its gradient; override it."""
         raise ArgumentError(
@@ -277,11 +304,13 @@ class Optimizer(State):
         if not pairs:
             raise DataError(f"{self.name}.apply", received="no gradients", expected="at least one")
         for gradient, variable in pairs:
-            if gradient.shape != variable.shape:
+            rows = self._rows.get(variable)
+            shape = variable.shape if rows is None else (*rows.shape, *variable.shape[1:])
+            if gradient.shape != shape:
                 raise ShapeError(
                     f"{self.name}.apply: the gradient of '{variable.path}'",
                     received=f"shape {gradient.shape}",
-                    expected=f"shape {variable.shape}",
+                    expected=f"shape {shape}",
                 )
         return pairs
 

@@ -14,7 +14,18 @@ from alphorn.errors import ArgumentError, StateError, UnexpectedArgumentError
 from alphorn.naming import register
 from alphorn.optimizers.base import COMMON, Optimizer
 
-__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "Nadam", "RMSprop"]
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "LazyAdam",
+    "Lion",
+    "Nadam",
+    "RMSprop",
+]
 
 Slots = dict[str, Array]
 
@@ -52,8 +63,15 @@ class _Rule(Optimizer):
         own = {name: row[self._get_variable_index(variable)] for name, row in self._slots.items()}
         step = jnp.asarray(unwrap(self.iterations))
         slots = {name: slot.value for name, slot in own.items()}
-        change, after = self.update(step, learning_rate, gradient, slots)
-        variable.assign_add(change)
+        rows = self._rows.get(variable)
+        if rows is None:
+            change, after = self.update(step, learning_rate, gradient, slots)
+            variable.assign_add(change)
+        else:
+            taken = {n: s.at[rows].get(mode="fill", fill_value=0) for n, s in slots.items()}
+            change, after = self.update(step, learning_rate, gradient, taken)
+            variable.assign(variable.value.at[rows].add(change, mode="drop"))
+            after = {n: s.at[rows].set(after[n], mode="drop") for n, s in slots.items()}
         for name, slot in own.items():
             slot.assign(after[name])
 
@@ -110,6 +128,11 @@ class SGD(_Rule):
         """Checks the momentum."""
         if not 0 <= self.momentum <= 1:
             raise ArgumentError("SGD: momentum", self.momentum, "a number between 0 and 1")
+
+    @property
+    def rows_may_rest(self) -> bool:
+        """Without momentum."""
+        return not self.momentum
 
     def slot_groups(self) -> Sequence[tuple[str, ...]]:
         """Momentum, where there is one."""
@@ -176,6 +199,37 @@ class Adam(_Rule):
             factor = second / (1 - self.beta_1**count)
             scaled = state.mu * factor / (jnp.sqrt(largest) + self.epsilon)
         return -rate * scaled, after
+
+
+@arguments(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, amsgrad=False)
+class LazyAdam(Adam):
+    """Adam that updates those rows of an Embedding alone that a batch looks up.
+
+    Adam moves every row of a table in every step, by the moments that it has; here a row rests, and
+    its moments too, until a batch names it again. With many words that is the larger part of a step.
+    The rule is that of TensorFlow Addons' `LazyAdam` and of PyTorch's `SparseAdam`; weights that are
+    no tables of looked-up rows are updated as by `Adam`.
+
+    A table is updated by rows where inputs of a functional model look it up, and nothing else reads
+    it: no regularizer or constraint on it, no layer, loss or `train_step` of your own.
+
+    Raises:
+        ArgumentError: `weight_decay`, `use_ema` or `gradient_accumulation_steps`, which reach all
+            rows.
+    """
+
+    rows_may_rest = rows_must_rest = True
+
+    def after_init(self) -> None:
+        """Refuses what reaches all rows."""
+        for name in ("weight_decay", "use_ema", "gradient_accumulation_steps"):
+            if getattr(self, name):
+                raise ArgumentError(
+                    f"LazyAdam: {name}",
+                    repr(getattr(self, name)),
+                    "updates of some rows",
+                    "use Adam",
+                )
 
 
 @arguments(
@@ -253,6 +307,7 @@ class Adagrad(_Rule):
     """Divides each gradient by the root of its sum of squares (Duchi et al., 2011)."""
 
     slots = ("accumulator",)
+    rows_may_rest = True
 
     def after_init(self) -> None:
         """Notes the first value of the sums."""

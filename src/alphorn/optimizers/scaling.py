@@ -36,6 +36,13 @@ class LossScaleOptimizer(Optimizer):
             raise ArgumentError(
                 "LossScaleOptimizer: inner_optimizer", repr(inner_optimizer), "an Optimizer"
             )
+        if inner_optimizer.rows_must_rest:
+            raise ArgumentError(
+                "LossScaleOptimizer: inner_optimizer",
+                received=type(inner_optimizer).__name__,
+                expected="an optimizer of whole tables",
+                fix="Adam, or dtype_policy 'mixed_bfloat16', which needs no scale",
+            )
         for argument, value in kwargs.items():
             # Old files name the defaults.
             if argument not in COMMON or value != COMMON[argument]:

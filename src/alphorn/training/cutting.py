@@ -162,7 +162,7 @@ class Cutting:
         why = known.coupling or _own_methods(self.model, self.step)
         if why or self.step == "predict_step":
             return why
-        return _own_figures(self.model, in_batches=True)
+        return own_figures(self.model, in_batches=True)
 
     def grouping(self, order: str, batches: int) -> Grouping | None:
         """Returns how the batches of training are parted by length; None where that does not pay.
@@ -280,7 +280,7 @@ def _own_methods(model: Any, step: str) -> str:
 def _unfit_outputs(model: Any, step: str) -> str:
     """Returns why outputs with steps may not be cut; "" where they may."""
     if step != "predict_step":
-        return _own_figures(model, in_batches=False)
+        return own_figures(model, in_batches=False)
     if not model._repeats():
         return ""
     last = [s.node.operation for s in model.graph.output_symbols]
@@ -288,7 +288,7 @@ def _unfit_outputs(model: Any, step: str) -> str:
     return f"{named(other)} gives something at padded steps" if other is not None else ""
 
 
-def _own_figures(model: Any, in_batches: bool) -> str:
+def own_figures(model: Any, in_batches: bool) -> str:
     """Returns which loss or metric is code of the user's own; "" for none.
 
     Args:

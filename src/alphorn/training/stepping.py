@@ -1,8 +1,10 @@
 """compile and the steps: one batch through loss, gradients and metrics, compiled once."""
 
 import inspect
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -20,7 +22,7 @@ from alphorn.distribution.placing import own_rows
 from alphorn.distribution.processes import check_same
 from alphorn.errors import ArgumentError, DataError, StateError
 from alphorn.fields import attribute
-from alphorn.layers.embedding import Embedding
+from alphorn.layers.embedding import Embedding, tables_hold
 from alphorn.training.compiled import (
     CompiledLoss,
     CompiledMetrics,
@@ -44,6 +46,7 @@ from alphorn.training.preparing import (
 from alphorn.training.report import PaddingReport
 from alphorn.training.step import Prediction, Program
 from alphorn.training.streams import Stream, is_stream
+from alphorn.training.table_rows import rows_of_batch, tables_by_rows
 
 
 class Steps(Tracked if TYPE_CHECKING else object):
@@ -52,7 +55,7 @@ class Steps(Tracked if TYPE_CHECKING else object):
     trainer_attributes = frozenset(
         (
             "optimizer compiled_loss compiled_metrics _loss_tracker history programs"
-            " padding_report _trimmings fit_position"
+            " padding_report _trimmings fit_position _row_tables"
         ).split()
     )
     optimizer: Any = None
@@ -65,6 +68,7 @@ class Steps(Tracked if TYPE_CHECKING else object):
     padding_report: PaddingReport | None = None
     fit_position: Position | None = None
     _noted_sums: list[Any] | None = None
+    _row_tables: Mapping[Any, list[int]] = MappingProxyType({})
 
     if TYPE_CHECKING:
         name: str = attribute()
@@ -188,9 +192,16 @@ class Steps(Tracked if TYPE_CHECKING else object):
             return self.optimizer.scale_loss(loss), (y_pred, loss, sums)
 
         variables = self.trainable_variables
-        (_, (y_pred, loss, sums)), grads = value_and_grad(forward, variables, has_aux=True)()
+        rows = rows_of_batch(self, self._row_tables, x)
+        taken = {t: t.value.at[r].get(mode="fill", fill_value=0) for t, r in rows.items()}
+        with tables_hold(rows):
+            run = value_and_grad(forward, variables, has_aux=True, at=taken)
+            (_, (y_pred, loss, sums)), grads = run()
         self._loss_tracker.add_batch(loss, sums, rows_of(y_pred))
-        self.optimizer.apply(grads, variables)
+        if rows:
+            self.optimizer.apply_rows(grads, variables, rows)
+        else:
+            self.optimizer.apply(grads, variables)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
     def test_step(self, data: Any) -> dict[str, Any]:
@@ -353,6 +364,8 @@ class Steps(Tracked if TYPE_CHECKING else object):
                 if loss.factors:
                     self._loss_tracker.expect(loss.factors)
                 self.compiled_loss, self.compiled_metrics = loss, metrics
+        if training:
+            self._row_tables = tables_by_rows(self)
         check_targets(y, outputs, self._output_names, self.compiled_loss.losses)
         self.compiled_loss.check_labels(y, outputs)
 
