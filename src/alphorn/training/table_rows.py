@@ -6,6 +6,7 @@ that the batch names, differentiates by them, and updates them.
 """
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -73,7 +74,9 @@ def _is_plain(layer: Embedding) -> bool:
     return table.trainable and table.regularizer is None and table.constraint is None
 
 
-def rows_of_batch(model: Any, tables: dict[Variable, list[int]], x: Any) -> dict[Variable, Array]:
+def rows_of_batch(
+    model: Any, tables: Mapping[Variable, list[int]], x: Any
+) -> dict[Variable, Array]:
     """Returns the rows that a batch names, sorted; behind them numbers that no row has.
 
     Args:
