@@ -15,8 +15,8 @@ Made by `python -m benchmarks --write docs`: {rounds} round(s) of {samples} rows
 about 20 %. Microseconds a row, medians, each run a process of its own in turn with the others.
 `limit` is the arithmetic of the valid steps, three times that of prediction in training, at the rate
 of a product of two 2048 x 2048 matrices on this machine in the same hour; nothing reaches it. `left
-out` is the share of padding that was not computed by cutting batches; recurrent layers skip most of
-what is left inside the step. Alphorn's losses are those of each row alone; Keras drops masks in
+out` is the share of padding that was not computed, by cutting batches or groups of their rows;
+recurrent layers skip most of what is left inside the step. Alphorn's losses are those of each row alone; Keras drops masks in
 `textcnn`, PyTorch's models know none, so that theirs differ.
 
 ![Training and prediction beside Alphorn]({name}.svg)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,14 @@ def test_a_damaged_file_is_not_chosen(harm: str, tmp_path: Path) -> None:
     tmp_path.mkdir()
     latest.write_bytes(content[:700])
     with pytest.raises(FileError, match=r"latest\.npz[\s\S]*a whole backup[\s\S]*remove it"):
+        run(net(2), tmp_path)
+
+
+def test_a_header_that_does_not_end_is_damage(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "latest.npz", "w") as file:
+        header = b"\x93NUMPY\x01\x00\x40\x00" + b"{'descr': ('<f4', \n".ljust(64)
+        file.writestr("facts.npy", header)
+    with pytest.raises(FileError, match=r"latest\.npz[\s\S]*a whole backup"):
         run(net(2), tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -19,7 +20,11 @@ from alphorn.training.position import Saved, as_type
 
 __all__ = ["BackupAndRestore"]
 
-_DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError)
+# The last two are NumPy's of a header that is no Python.
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError),
+    *(SyntaxError, tokenize.TokenError),
+)
 
 
 class BackupAndRestore(Callback):
