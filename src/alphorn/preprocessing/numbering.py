@@ -1,8 +1,7 @@
 """Words as numbers, many texts at a time, without an object for each word."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from itertools import chain, count
 from typing import Any
 
@@ -13,7 +12,6 @@ __all__ = ["END", "Numbering"]
 # Stands behind each text.
 END = 0
 _BITS = 17
-_THREADS = 2
 _MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
 # The first n of 8 bytes.
 _KEPT = np.array([[255] * n + [0] * (8 - n) for n in range(9)], np.uint8).view(np.uint64)[:, 0]
@@ -53,48 +51,6 @@ class _Table:
             known[places[free]] = key[free]
 
 
-class _Words:
-    """The words of some texts as keys of tables, and the numbers of those that are there.
-
-    Args:
-        data: Texts in UTF-8, each with `END` behind it.
-        blank: The byte that parts words.
-        short_words, long_words: The tables.
-    """
-
-    def __init__(self, data: bytes, blank: int, short_words: _Table, long_words: _Table):
-        self._data = data
-        array = np.frombuffer(data, np.uint8)
-        ends = array == END
-        parted = np.ones(len(data) + 1, bool)
-        np.logical_or(array == blank, ends, out=parted[1:])
-        edges = np.flatnonzero(parted[1:] != parted[:-1])
-        begin, size = edges[::2], edges[1::2] - edges[::2]
-        self.lengths = np.diff(np.searchsorted(begin, np.flatnonzero(ends)), prepend=0)
-        # The 8 bytes from each byte on.
-        eights = np.ndarray((len(data) + 8,), np.uint64, data + bytes(16), strides=(1,))
-        self._first = eights[begin] & _KEPT.take(np.minimum(size, 8))
-        self.numbers, self.known = short_words.read(self._first)
-        long = self._long = np.flatnonzero(size > 8)
-        second = eights[begin[long] + 8] & _KEPT.take(np.minimum(size[long] - 8, 8))
-        self._keys = self._first[long], second
-        self.numbers[long], self.known[long] = long_words.read(*self._keys)
-        self.known &= size <= 16
-        self._begin, self._size = begin, size
-
-    def spelled(self, index: np.ndarray) -> list[bytes]:
-        """Returns words by their places."""
-        spans = zip(self._begin[index].tolist(), self._size[index].tolist(), strict=True)
-        return [self._data[place : place + count] for place, count in spans]
-
-    def write(self, short_words: _Table, long_words: _Table, new: np.ndarray) -> None:
-        """Keeps the numbers of words that were not in the tables."""
-        short = new[self._size[new] <= 8]
-        short_words.write(self.numbers[short], self._first[short])
-        at = ~self.known[self._long] & (self._size[self._long] <= 16)
-        long_words.write(self.numbers[self._long[at]], *(key[at] for key in self._keys))
-
-
 class Numbering:
     """Numbers words from 0 in the order of their first sight, and seldom looks one up again.
 
@@ -122,30 +78,38 @@ class Numbering:
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         return self._find(chain.from_iterable(texts)), lengths
 
-    def of_bytes(
-        self, parts: Sequence[bytes], blank: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the numbers of all words, and how many words each text has, for each part.
+    def of_bytes(self, data: bytes, blank: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the numbers of all words, and how many words each text has.
 
         Args:
-            parts: In each texts in UTF-8, with `END` behind them; each is read on a thread.
+            data: Texts in UTF-8, each with `END` behind it.
             blank: The byte that parts words.
         """
-        tables = self._tables = self._tables or (_Table(1), _Table(2))
-
-        def read(data: bytes) -> _Words:
-            return _Words(data, blank, *tables)
-
-        # All have read before one writes: else a reader might meet half of an entry.
-        if len(parts) > 1:
-            with ThreadPoolExecutor(_THREADS) as threads:
-                found = list(threads.map(read, parts))
-        else:
-            found = [read(parts[0])]
-        for words in found:
-            strange = np.flatnonzero(~words.known)
-            if len(strange):
-                named = b"\0".join(words.spelled(strange)).decode("utf-8", "surrogatepass")
-                words.numbers[strange] = self._find(named.split("\0"))
-                words.write(*tables, strange)
-            yield words.numbers, words.lengths
+        if self._tables is None:
+            self._tables = _Table(1), _Table(2)
+        short_words, long_words = self._tables
+        array = np.frombuffer(data, np.uint8)
+        ends = array == END
+        parted = np.ones(len(data) + 1, bool)
+        np.logical_or(array == blank, ends, out=parted[1:])
+        edges = np.flatnonzero(parted[1:] != parted[:-1])
+        begin, size = edges[::2], edges[1::2] - edges[::2]
+        lengths = np.diff(np.searchsorted(begin, np.flatnonzero(ends)), prepend=0)
+        # The 8 bytes from each byte on.
+        eights = np.ndarray((len(data) + 8,), np.uint64, data + bytes(16), strides=(1,))
+        first = eights[begin] & _KEPT.take(np.minimum(size, 8))
+        numbers, known = short_words.read(first)
+        long = np.flatnonzero(size > 8)
+        keys = first[long], eights[begin[long] + 8] & _KEPT.take(np.minimum(size[long] - 8, 8))
+        numbers[long], known[long] = long_words.read(*keys)
+        known &= size <= 16
+        strange = np.flatnonzero(~known)
+        if len(strange):
+            spans = zip(begin[strange].tolist(), size[strange].tolist(), strict=True)
+            words = b"\0".join([data[place : place + count] for place, count in spans])
+            numbers[strange] = self._find(words.decode("utf-8", "surrogatepass").split("\0"))
+            new = strange[size[strange] <= 8]
+            short_words.write(numbers[new], first[new])
+            new = ~known[long] & (size[long] <= 16)
+            long_words.write(numbers[long[new]], *(key[new] for key in keys))
+        return numbers, lengths

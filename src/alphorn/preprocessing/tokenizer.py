@@ -39,8 +39,6 @@ _SAVED = {
 # A call with fewer texts does not go through all words that were seen before it.
 _FEW_TEXTS = 100
 _KEPT_WORDS = 1 << 17
-# Runs of texts that are looked at side by side.
-_AT_ONCE = 4
 _TABLES = ("word_counts", "word_docs", "index_docs", "index_word", "word_index")
 
 
@@ -133,20 +131,14 @@ class Tokenizer:
         if not isinstance(texts, Iterable):
             raise UnexpectedArgumentError("Tokenizer: texts", repr(texts), "texts in a list")
         plain = not self.char_level and self.analyzer is None
-        waiting: list[bytes] = []
         for run in runs(texts, "Tokenizer"):
             data = None
             if plain and isinstance(run[0], str) and sum(map(len, run)) > FEW:
                 data = as_bytes(run, filters_of(self.filters, "Tokenizer"), self.lower, self.split)
-            if data is not None:
-                waiting.append(data)
-            if waiting and (data is None or len(waiting) == _AT_ONCE):
-                yield from numbering.of_bytes(waiting, ord(self.split))
-                waiting = []
             if data is None:
                 yield numbering.of_lists(self._words(run))
-        if waiting:
-            yield from numbering.of_bytes(waiting, ord(self.split))
+            else:
+                yield numbering.of_bytes(data, ord(self.split))
 
     def fit_on_texts(self, texts: Iterable[Any]) -> None:
         """Learns the words of texts, the most frequent first; again, to learn more.
