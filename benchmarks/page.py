@@ -29,6 +29,7 @@ COLORS = {
     "keras on tensorflow": "#edae49",
     "pytorch": "#8d6a9f",
     "pytorch, packed": "#c4a8d4",
+    "hand-written jax": "#4a7c59",
     "limit": "#9a9a9a",
 }
 
@@ -65,6 +66,8 @@ def draw(path: Path, results: dict[str, Any]) -> None:
         for at, found in enumerate(results.values()):
             width = 0.85 / len(found)
             for place, (name, figures) in enumerate(found.items()):
+                if kind not in figures:
+                    continue
                 ratio = figures[kind] / found["alphorn"][kind]
                 where = at + (place - len(found) / 2 + 0.5) * width
                 axes.bar(where, ratio, width, color=COLORS.get(name, "#555555"))
