@@ -134,6 +134,24 @@ def test_an_id_outside_the_table_is_seen_and_junk_behind_a_mask_is_not() -> None
 
 
 @pytest.mark.filterwarnings("ignore:LazyAdam")
+@pytest.mark.parametrize(
+    "optimizer", [lambda: optimizers.LazyAdam(0.1), lambda: optimizers.SGD(0.1)]
+)
+def test_a_frozen_table_stays_whole(optimizer, monkeypatch) -> None:
+    monkeypatch.setattr("alphorn.training.table_rows._ROWS_COST", 0)
+    model = build(optimizer())
+    model.fit(X, Y, 4, 1, 0)
+    table = model.get_layer("words")
+    table.trainable = False
+    model.compile(optimizer(), "mse")
+    before = table.embeddings.numpy()
+    wanted = model.evaluate(X, Y, verbose=0)
+    assert np.isfinite(wanted)
+    np.testing.assert_allclose(model.train_on_batch(X, Y), wanted, rtol=1e-5)
+    np.testing.assert_array_equal(table.embeddings.numpy(), before)
+
+
+@pytest.mark.filterwarnings("ignore:LazyAdam")
 def test_tables_that_something_else_reads_are_updated_whole() -> None:
     lazy = optimizers.LazyAdam
     assert tables_by_rows(build(lazy(0.1)))

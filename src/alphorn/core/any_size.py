@@ -1,20 +1,16 @@
 """Whether a graph may run on other sizes than its inputs name: shorter ones, where that is proven."""
 
-import contextlib
 import contextvars
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+from alphorn.core.context import set_context
 
 _any_size: contextvars.ContextVar[bool] = contextvars.ContextVar("any_size", default=False)
 
 
-@contextlib.contextmanager
-def any_size() -> Iterator[None]:
-    """Lets graphs take inputs of any number of steps while the context lasts."""
-    token = _any_size.set(True)
-    try:
-        yield
-    finally:
-        _any_size.reset(token)
+def any_size() -> AbstractContextManager[None]:
+    """Returns a context in which graphs take inputs of any number of steps."""
+    return set_context(_any_size, True)
 
 
 def takes_any_size() -> bool:

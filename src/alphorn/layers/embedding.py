@@ -1,8 +1,8 @@
 """Where masks begin: Embedding and Masking."""
 
-import contextlib
 import contextvars
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from jax import Array
 from jax.core import Tracer
 
 from alphorn.constraints import AsConstraint
+from alphorn.core.context import set_context
 from alphorn.core.layer import Layer
 from alphorn.core.masked import fill_masked
 from alphorn.core.rules import create
@@ -29,18 +30,13 @@ _rows: contextvars.ContextVar[Mapping[Any, Array]] = contextvars.ContextVar(
 )
 
 
-@contextlib.contextmanager
-def tables_hold(rows: Mapping[Any, Array]) -> Iterator[None]:
-    """Lets tables hold some of their rows only while the context lasts.
+def tables_hold(rows: Mapping[Any, Array]) -> AbstractContextManager[None]:
+    """Returns a context in which tables hold some of their rows only.
 
     Args:
         rows: By table's Variable, the numbers of the rows that its value then has, sorted.
     """
-    token = _rows.set(rows)
-    try:
-        yield
-    finally:
-        _rows.reset(token)
+    return set_context(_rows, rows)
 
 
 class Embedding(Layer):

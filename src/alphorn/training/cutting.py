@@ -50,6 +50,7 @@ class Cutting:
         self.trimming = _allowed(model, data, step)
         self.why = self.trimming.why
         self.full: list[tuple[int | None, ...]] = []
+        self._groupings: dict[str, Grouping] = {}
         if not isinstance(data, Table):
             return
         repeats = step == "predict_step" and model._repeats()
@@ -181,8 +182,10 @@ class Cutting:
             return None
         if work_of(self.model.variables, sample) < SMALL_STEP:
             return None
-        inputs = self.model.graph.flatten(data.tables[0], f"Model '{self.model.name}'")
-        found = Grouping(data.lengths, inputs, data.batch_size, order)
+        if order not in self._groupings:
+            inputs = self.model.graph.flatten(data.tables[0], f"Model '{self.model.name}'")
+            self._groupings[order] = Grouping(data.lengths, inputs, data.batch_size, order)
+        found = self._groupings[order]
         return found if found.groups is not None else None
 
     def rows_a_call(self) -> int:

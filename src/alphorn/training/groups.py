@@ -4,10 +4,10 @@ The longest of 32 rows is nearly always as long as the longest of all, so that t
 saves little. Rows that stand in order of their lengths can be cut group by group.
 """
 
-import contextlib
 import contextvars
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from alphorn.core.context import set_context
 from alphorn.layers.embedding import Embedding
 from alphorn.layers.normalization import BatchNormalization
 from alphorn.layers.recurrent import _Recurrent
@@ -71,14 +72,9 @@ class Groups:
 _now: contextvars.ContextVar[Groups | None] = contextvars.ContextVar("groups", default=None)
 
 
-@contextlib.contextmanager
-def in_groups(groups: Groups | None) -> Iterator[None]:
-    """Has the model that is called next run in groups of rows."""
-    token = _now.set(groups)
-    try:
-        yield
-    finally:
-        _now.reset(token)
+def in_groups(groups: Groups | None) -> AbstractContextManager[None]:
+    """Returns a context in which the model that is called next runs in groups of rows."""
+    return set_context(_now, groups)
 
 
 def groups_now() -> Groups | None:

@@ -192,7 +192,7 @@ class Steps(Tracked if TYPE_CHECKING else object):
             return self.optimizer.scale_loss(loss), (y_pred, loss, sums)
 
         variables = self.trainable_variables
-        rows = rows_of_batch(self, self._row_tables, x)
+        rows = rows_of_batch(self, self._row_tables, variables, x)
         taken = {t: t.value.at[r].get(mode="fill", fill_value=0) for t, r in rows.items()}
         with tables_hold(rows):
             run = value_and_grad(forward, variables, has_aux=True, at=taken)
@@ -364,8 +364,6 @@ class Steps(Tracked if TYPE_CHECKING else object):
                 if loss.factors:
                     self._loss_tracker.expect(loss.factors)
                 self.compiled_loss, self.compiled_metrics = loss, metrics
-        if training:
-            self._row_tables = tables_by_rows(self)
         check_targets(y, outputs, self._output_names, self.compiled_loss.losses)
         self.compiled_loss.check_labels(y, outputs)
 
@@ -419,6 +417,8 @@ class Steps(Tracked if TYPE_CHECKING else object):
         key = (step, tuple(map(id, variables)), switches, self.run_eagerly, revision, places)
         programs = vars(self).setdefault("programs", {})
         if key not in programs:
+            if step == "train_step":
+                self._row_tables = tables_by_rows(self)
             kind = Prediction if step == "predict_step" else None
             made = (
                 kind(self, variables)

@@ -6,7 +6,7 @@ that the batch names, differentiates by them, and updates them.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -75,18 +75,21 @@ def _is_plain(layer: Embedding) -> bool:
 
 
 def rows_of_batch(
-    model: Any, tables: Mapping[Variable, list[int]], x: Any
+    model: Any, tables: Mapping[Variable, list[int]], trained: Sequence[Variable], x: Any
 ) -> dict[Variable, Array]:
     """Returns the rows that a batch names, sorted; behind them numbers that no row has.
 
     Args:
         model: The model.
         tables: As `tables_by_rows` gives them.
+        trained: The weights of the step: a table that is frozen meanwhile stays whole.
         x: The batch's inputs.
     """
     values = model.graph.flatten(x, f"Model '{model.name}'") if tables else []
-    found = {}
+    found, trainable = {}, set(trained)
     for table, places in tables.items():
+        if table not in trainable:
+            continue
         ids = [fill_masked(unmask(values[p]), mask_of(values[p])).reshape(-1) for p in places]
         named = jnp.concatenate(ids).astype(jnp.int32)
         rows = table.shape[0]
