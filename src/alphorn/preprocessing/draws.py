@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 # Fewer draws with limits of their own are faster one by one.
-_FEW = 512
+_FEW = 128
 
 
 class Draws:
@@ -102,16 +102,19 @@ class Draws:
         """Returns `count` draws from 0 to `largest`, or each to one less than the one before.
 
         A draw has as many bits as its limit, and those above the limit are thrown away. Whether one
-        is taken depends on how many were before it: each round mends what the last one counted
-        wrongly, and at least the first that was wrong; a few rounds do.
+        is taken depends on how many were before it. The first guess is how many may be expected;
+        each round mends what the last one counted wrongly, and at least the first that was wrong; a
+        few rounds do.
         """
         bits = (largest + 1).bit_length()
         size = count + count // 2 + 64
         while True:
             drawn = self._next(size) >> (32 - bits)
-            taken = drawn <= largest
             if falling:
                 drawn = drawn.view(np.int32)  # a limit may be below 0, behind the last that counts
+                taken = drawn <= (largest + 1) * np.exp(np.arange(size) / -(1 << bits)) - 1
+            else:
+                taken = drawn <= largest
             while falling:
                 limits = np.cumsum(taken, dtype=np.int32)
                 limits -= taken
