@@ -27,7 +27,7 @@ FLOORS: list[list[str]] = [
     [
         """errors config distribution.current distribution.mesh distribution.processes
         distribution.placing distribution.strategies distribution
-        files charts loading program_cache naming serialization fields""",
+        files charts loading host_memory program_cache naming serialization fields""",
     ],
     [
         """core core.context core.scope core.signature core.rules core.refusal core.assignment
@@ -36,7 +36,7 @@ FLOORS: list[list[str]] = [
         core.door core.layer""",
     ],
     [
-        """kernels kernels.device kernels.geometry kernels.stepping kernels.cells kernels.blocks kernels.loops
+        """kernels kernels.device kernels.products kernels.geometry kernels.stepping kernels.cells kernels.blocks kernels.loops
         kernels.recurrence kernels.moments kernels.embedding kernels.formulations
         kernels.convolution kernels.gates kernels.pooling kernels.adaptive kernels.resizing
         kernels.flash kernels.attention ops.table ops.rules

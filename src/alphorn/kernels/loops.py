@@ -15,11 +15,7 @@ from jax import Array, lax
 from alphorn.kernels.blocks import block_shape, order_of
 from alphorn.kernels.cells import Cell, States, widened
 from alphorn.kernels.device import on_cpu
-
-
-def matmul(x: Array, kernel: Array) -> Array:
-    """Returns `(..., N)` from `(..., M)`, by one product of matrices."""
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
+from alphorn.kernels.products import project
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class Weights(NamedTuple):
 
     def projected(self, x: Array) -> Array:
         """Returns `(..., F)` inputs times their kernel, with the bias."""
-        projected = matmul(x, self.kernel)
+        projected = project(x, self.kernel)
         if self.bias is None:
             return projected
         wide = widened(projected.dtype)
@@ -62,7 +58,7 @@ class Weights(NamedTuple):
 
     def product(self, seen: Array, start: int = 0, stop: int | None = None) -> Array:
         """Goes through columns of the recurrent kernel."""
-        out = matmul(seen, self.recurrent[:, start:stop])
+        out = project(seen, self.recurrent[:, start:stop])
         bias = self.recurrent_bias
         return out if bias is None else out + bias[start:stop]
 

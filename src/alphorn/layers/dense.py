@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 from jax import Array
 
 from alphorn.activations import AsActivation
@@ -12,6 +11,7 @@ from alphorn.core.layer import Layer
 from alphorn.core.rules import preserve
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.initializers import AsInitializer
+from alphorn.kernels.products import project
 from alphorn.layers import older
 from alphorn.regularizers import AsRegularizer
 
@@ -84,7 +84,7 @@ class Dense(Layer):
 
     def call(self, inputs: Array, training: bool | None = None) -> Array:
         """Returns `(..., units)`."""
-        x = jnp.matmul(inputs, self.kernel.value)
+        x = project(inputs, self.kernel.value)
         if self.bias is not None:
             x = x + self.bias.value
         return self.activation(x)

@@ -16,6 +16,7 @@ from alphorn.core.rules import Call, choose, first_mask
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.initializers import AsInitializer
 from alphorn.kernels.attention import attention_output, dot_product_attention
+from alphorn.kernels.products import project
 from alphorn.layers.attention import weights_kept
 from alphorn.layers.einsum_dense import with_fans
 from alphorn.regularizers import AsRegularizer
@@ -47,7 +48,7 @@ class _Projection(Layer):
     def project(self, x: Array) -> Array:
         """Returns `x` times the kernel, contracted over its last axes."""
         count = self.kernel.ndim - len(self._sizes)
-        y = jnp.tensordot(x, self.kernel.value, count)
+        y = project(x, self.kernel.value, count)
         return y if self.bias is None else y + self.bias.value
 
 

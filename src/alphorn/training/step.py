@@ -20,6 +20,7 @@ from alphorn.distribution.placing import (
     spread,
     stacked,
 )
+from alphorn.host_memory import keep_memory, run_where_called
 from alphorn.program_cache import keep_programs
 from alphorn.training.data import Batch
 from alphorn.training.interrupts import interrupts_held
@@ -28,6 +29,7 @@ from alphorn.training.interrupts import interrupts_held
 SMALL_STEP = 3e7
 _STEPS_PER_CALL = 16
 
+run_where_called()
 keep_programs()
 jax.tree_util.register_dataclass(Batch, ["x", "y", "weight"], ["groups"])
 
@@ -91,6 +93,7 @@ class _OnDevices:
         self.variables = variables
         share_lock(variables)
         settle(variables)
+        keep_memory()
         self._met = False
 
     def _spread(self, batches: Batch, count: int = 1) -> Batch:

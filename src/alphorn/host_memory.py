@@ -1,0 +1,39 @@
+"""Memory of programs that run on a CPU, kept from one run to the next.
+
+XLA asks for a program's whole room anew each time that it runs, and gives it back. The C library's
+allocator maps what is large, and unmaps it: the pages then cost a quarter of a large training step.
+"""
+
+import contextlib
+import ctypes
+import functools
+import os
+import sys
+
+import jax
+
+_INLINE = "jax_cpu_enable_async_dispatch"
+# Of <malloc.h>: what is freed at the end of the heap is kept up to the first, and what is smaller
+# than the second comes from the heap. A user who sets either in the environment is heard.
+_THRESHOLDS = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}
+_KEPT_BYTES = 2**30
+
+
+def run_where_called() -> None:
+    """Has programs run on the thread that calls them; to be called before JAX meets its devices.
+
+    A thread of JAX's own has a heap that ends at 64 MB; the main thread's grows. Nothing is lost:
+    batches are made on other threads, and small steps go many to a call.
+    """
+    if _INLINE.upper() not in os.environ:
+        jax.config.update(_INLINE, False)
+
+
+@functools.cache
+def keep_memory() -> None:
+    """Has the C library keep a process's freed memory, up to 1 GB, where it is glibc."""
+    if not sys.platform.startswith("linux") or any(name in os.environ for name in _THRESHOLDS):
+        return
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        for parameter in _THRESHOLDS.values():
+            ctypes.CDLL(None).mallopt(parameter, _KEPT_BYTES)

@@ -1,0 +1,48 @@
+"""A training step finds the memory of the step before it, mapped; with glibc, as on most Linux."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import resource
+import numpy as np
+import alphorn as keras
+
+wide = [keras.layers.Dense(1024, activation="tanh") for _ in range(4)]
+model = keras.Sequential([keras.Input((64,)), *wide, keras.layers.Dense(1)])
+model.compile("sgd", "mse")
+x, y = np.ones((8192, 64), "float32"), np.ones((8192, 1), "float32")
+model.fit(x, y, batch_size=8192, epochs=3, verbose=0)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+model.fit(x, y, batch_size=8192, epochs=3, verbose=0)
+pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(pages * resource.getpagesize() / 3 / 2**20)
+"""
+
+
+def mapped_a_step(**environment: str) -> float:
+    """The MB that each step of a large model maps anew."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env=os.environ | {"XLA_FLAGS": ""} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout)
+
+
+def test_a_step_maps_little_of_its_memory_anew() -> None:
+    assert mapped_a_step() < 20  # of 128 and more
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"JAX_CPU_ENABLE_ASYNC_DISPATCH": "true"}, {"MALLOC_TRIM_THRESHOLD_": "131072"}],
+    ids=str,
+)
+def test_a_setting_of_the_user_wins(setting: dict[str, str]) -> None:
+    assert mapped_a_step(**setting) > 60
