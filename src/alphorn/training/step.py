@@ -20,7 +20,7 @@ from alphorn.distribution.placing import (
     spread,
     stacked,
 )
-from alphorn.host_memory import keep_memory, run_where_called
+from alphorn.host_memory import keep_memory, ready, run_where_called
 from alphorn.program_cache import keep_programs
 from alphorn.training.data import Batch
 from alphorn.training.interrupts import interrupts_held
@@ -98,7 +98,7 @@ class _OnDevices:
 
     def _spread(self, batches: Batch, count: int = 1) -> Batch:
         met, self._met = self._met, True
-        return spread(batches, count, compare=not met)
+        return ready(spread(batches, count, compare=not met))
 
 
 class Program(_OnDevices):
