@@ -8,11 +8,14 @@ import alphorn
 from alphorn.core.masked import Masked
 from alphorn.layers import (
     BatchNormalization,
+    Conv1D,
     Dense,
     Embedding,
+    Flatten,
     GlobalAveragePooling1D,
     Masking,
 )
+from alphorn.training.step import Program
 from nets import (
     CLASS_WEIGHTS,
     CLASSIFYING,
@@ -307,6 +310,31 @@ def test_several_steps_a_call_change_nothing():
     for losses, weights in found[1:]:
         assert gap(losses, found[0][0]) < 1e-6
         assert gap(weights, found[0][1]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("layer", "together"), [(lambda: Conv1D(3, 2), 1), (lambda: Dense(3), 4)], ids=["conv", "dense"]
+)
+def test_convolutions_do_not_run_in_a_loop(monkeypatch, layer, together):
+    counts = []
+    spread = Program._spread
+
+    def seen(self, batches, count=1):
+        counts.append(count)
+        return spread(self, batches, count)
+
+    monkeypatch.setattr(Program, "_spread", seen)
+    x = np.random.default_rng(0).random((18, 5, 2), "float32")
+    found = []
+    for steps in (1, 4):
+        alphorn.utils.set_random_seed(3)
+        model = alphorn.Sequential([alphorn.Input((5, 2)), layer(), Flatten(), Dense(1)])
+        model.compile("adam", "mse", steps_per_execution=steps)
+        history = model.fit(x, np.ones((18, 1)), batch_size=2, epochs=2, shuffle=False, verbose=0)
+        found.append((history.history["loss"], model.get_weights()))
+    assert max(counts) == together
+    assert gap(found[0][0], found[1][0]) < 1e-6
+    assert gap(found[0][1], found[1][1]) < 1e-6
 
 
 def test_shuffling_reaches_every_row_once_an_epoch():

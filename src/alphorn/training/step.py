@@ -10,6 +10,7 @@ import numpy as np
 
 from alphorn.core.transforms import functional
 from alphorn.core.variable import Variable, hold, share_lock
+from alphorn.distribution.current import distribution
 from alphorn.distribution.placing import (
     gathered,
     in_place,
@@ -21,6 +22,7 @@ from alphorn.distribution.placing import (
     stacked,
 )
 from alphorn.host_memory import keep_memory, ready, run_where_called
+from alphorn.kernels.device import on_cpu, slow_in_loops
 from alphorn.program_cache import keep_programs
 from alphorn.training.data import Batch
 from alphorn.training.interrupts import interrupts_held
@@ -114,6 +116,7 @@ class Program(_OnDevices):
     def __init__(self, model: Any, step: str, variables: list[Variable], eager: bool = False):
         super().__init__(variables)
         self.names: list[str] = []
+        self._apart: bool | None = None
         self._run = _compiled(
             weakref.ref(model), weakref.ref(self), step, eager, kept_in_place(variables)
         )
@@ -125,12 +128,33 @@ class Program(_OnDevices):
             batches: One batch, or `count` of equal shapes, one after another along the rows.
             count: How many batches.
         """
-        batches = self._spread(batches, count)
+        figures: list[Any] = []
         with interrupts_held(), hold(self.variables):
-            state, figures = self._run([v.slot for v in self.variables], batches, count)
-            for variable, value in zip(self.variables, state, strict=True):
-                variable.rebind(value)
+            for part, steps in self._calls(batches, count):
+                state, figures = self._run(self._values(), self._spread(part, steps), steps)
+                for variable, value in zip(self.variables, state, strict=True):
+                    variable.rebind(value)
         return Logs(dict(zip(self.names, figures, strict=True)))
+
+    def _values(self) -> list[Any]:
+        return [v.slot for v in self.variables]
+
+    def _calls(self, batches: Batch, count: int) -> Iterator[tuple[Batch, int]]:
+        """Yields what goes into one call each: all, or where a loop would be slow each batch."""
+        if count > 1 and self._apart is None:
+            self._apart = distribution() is None and self._slow_in_a_loop(batches, count)
+        if count == 1 or not self._apart:
+            yield batches, count
+            return
+        rows = batches.rows // count
+        for start in range(0, batches.rows, rows):
+            yield jax.tree.map(lambda a, at=start: a[at : at + rows], batches), 1
+
+    def _slow_in_a_loop(self, batches: Batch, count: int) -> bool:
+        run: Any = self._run
+        if not on_cpu() or not hasattr(run, "trace"):  # run_eagerly
+            return False
+        return slow_in_loops(run.trace(self._values(), batches, count).jaxpr)
 
 
 def _compiled(model: Any, program: Any, step: str, eager: bool, kept: dict) -> Callable:
