@@ -34,7 +34,10 @@ def ready(arguments: Any) -> Any:
     """Returns arrays of JAX that have arrived: a program that waits for one runs elsewhere."""
     if jax.default_backend() != "cpu":
         return arguments
-    return jax.block_until_ready(jax.device_put(arguments))
+    arrays = [
+        a if isinstance(a, jax.Array) else jax.device_put(a) for a in jax.tree.leaves(arguments)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(arguments), jax.block_until_ready(arrays))
 
 
 @functools.cache
