@@ -1,7 +1,9 @@
 """Memory of programs that run on a CPU, kept from one run to the next.
 
 XLA asks for a program's whole room anew each time that it runs, and gives it back. The C library's
-allocator maps what is large, and unmaps it: the pages then cost a quarter of a large training step.
+allocator maps what is large, and unmaps it: the pages then cost up to a quarter of a training step. A
+thread of JAX's own has a heap that ends at 64 MB; the main thread's grows, so that larger programs gain
+where `jax_cpu_enable_async_dispatch` is off and they run on the thread that calls them.
 """
 
 import contextlib
@@ -13,21 +15,10 @@ from typing import Any
 
 import jax
 
-_INLINE = "jax_cpu_enable_async_dispatch"
 # Of <malloc.h>: what is freed at the end of the heap is kept up to the first, and what is smaller
 # than the second comes from the heap. A user who sets either in the environment is heard.
 _THRESHOLDS = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}
 _KEPT_BYTES = 2**30
-
-
-def run_where_called() -> None:
-    """Has programs run on the thread that calls them; to be called before JAX meets its devices.
-
-    A thread of JAX's own has a heap that ends at 64 MB; the main thread's grows. Nothing is lost:
-    batches are made on other threads, and small steps go many to a call.
-    """
-    if _INLINE.upper() not in os.environ:
-        jax.config.update(_INLINE, False)
 
 
 def ready(arguments: Any) -> Any:

@@ -21,7 +21,7 @@ from alphorn.distribution.placing import (
     spread,
     stacked,
 )
-from alphorn.host_memory import keep_memory, ready, run_where_called
+from alphorn.host_memory import keep_memory, ready
 from alphorn.kernels.device import on_cpu, slow_in_loops
 from alphorn.program_cache import keep_programs
 from alphorn.training.data import Batch
@@ -31,7 +31,6 @@ from alphorn.training.interrupts import interrupts_held
 SMALL_STEP = 3e7
 _STEPS_PER_CALL = 16
 
-run_where_called()
 keep_programs()
 jax.tree_util.register_dataclass(Batch, ["x", "y", "weight"], ["groups"])
 
