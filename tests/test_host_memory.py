@@ -6,12 +6,11 @@ import sys
 
 SCRIPT = """
 import resource
-import sys
 import numpy as np
 import jax
 import alphorn as keras
 
-jax.config.update("jax_cpu_enable_async_dispatch", "elsewhere" in sys.argv)
+jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 wide = [keras.layers.Dense(1024, activation="tanh") for _ in range(4)]
 model = keras.Sequential([keras.Input((64,)), *wide, keras.layers.Dense(1)])
@@ -25,10 +24,10 @@ print(pages * resource.getpagesize() / 3 / 2**20)
 """
 
 
-def mapped_a_step(*arguments: str, **environment: str) -> float:
+def mapped_a_step(**environment: str) -> float:
     """The MB that each step of a large model maps anew."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments],
+        [sys.executable, "-c", SCRIPT],
         env=os.environ | {"XLA_FLAGS": ""} | environment,
         capture_output=True,
         text=True,

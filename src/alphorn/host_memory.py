@@ -3,7 +3,7 @@
 XLA asks for a program's whole room anew each time that it runs, and gives it back. The C library's
 allocator maps what is large, and unmaps it: the pages then cost up to a quarter of a training step. A
 thread of JAX's own has a heap that ends at 64 MB; the main thread's grows, so that larger programs gain
-where `jax_cpu_enable_async_dispatch` is off and they run on the thread that calls them.
+where JAX's asynchronous dispatch is off and they run on the thread that calls them.
 """
 
 import contextlib
@@ -19,16 +19,19 @@ import jax
 # than the second comes from the heap. A user who sets either in the environment is heard.
 _THRESHOLDS = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}
 _KEPT_BYTES = 2**30
+_ELSEWHERE = "jax_cpu_enable_async_dispatch"
 
 
 def ready(arguments: Any) -> Any:
-    """Returns arrays of JAX that have arrived: a program that waits for one runs elsewhere."""
-    if jax.default_backend() != "cpu":
+    """Returns arrays that have arrived, where programs run on the calling thread.
+
+    A program that waits for one would run elsewhere.
+    """
+    if jax.default_backend() != "cpu" or jax.config.read(_ELSEWHERE):
         return arguments
-    arrays = [
-        a if isinstance(a, jax.Array) else jax.device_put(a) for a in jax.tree.leaves(arguments)
-    ]
-    return jax.tree.unflatten(jax.tree.structure(arguments), jax.block_until_ready(arrays))
+    return jax.block_until_ready(
+        jax.tree.map(lambda a: a if isinstance(a, jax.Array) else jax.device_put(a), arguments)
+    )
 
 
 @functools.cache
