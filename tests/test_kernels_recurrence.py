@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 
+from alphorn.kernels import gates
 from alphorn.kernels.stepping import reverse_by_extent, scan_cell
 from recurrences import (
     KINDS,
@@ -369,3 +370,14 @@ def test_a_cell_with_poles_has_finite_gradients_under_padding():
     assert np.isfinite(np.asarray(by_x)).all()
     assert not np.asarray(by_x)[~MASK].any()
     assert np.isfinite(by_scale)
+
+
+def test_the_gates_of_a_gru_are_a_pass_of_their_own():
+    """Within the pass that writes the state XLA's CPU computes them one number at a time."""
+    units, rows = 16, 8
+    x, mask = jnp.ones((rows, 40, 4)), jnp.ones((rows, 40), bool)
+    weights = jnp.ones((4, 3 * units)), jnp.ones((units, 3 * units)), jnp.ones((2, 3 * units))
+    layer = jax.jit(lambda *a: gates.gru(*a, sequences=False)[0])
+    text = layer.lower(x, mask, jnp.zeros((rows, units)), *weights).compile().as_text()
+    (computing,) = (p for p in text.split("\n\n") if re.search(r"f32\[8,32\]\S* tanh\(", p))
+    assert re.search(r"ROOT \S+ = f32\[8,32\]", computing)

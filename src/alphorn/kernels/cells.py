@@ -26,8 +26,9 @@ class Cell:
     """One step of a recurrence; one object a configuration, so that programs are shared.
 
     Args:
-        forward: `(projected, product, seen, states) -> new states`, the output first;
-            `product(seen, start, stop)` goes through columns of the recurrent kernel.
+        forward: `(projected, product, seen, states) -> (new states, apart)`, the output first;
+            `product(seen, start, stop)` goes through columns of the recurrent kernel; `apart` is
+            what a loop should write out by itself (see `loops`), or None.
         slopes: `(projected, product, seen, states) -> (coefficients, rest)`: what `backward` and
             `recurrent` need of these steps.
         backward: `(coefficients, dnew, product) -> (dprojected, dseen, dstates)`; here `product`
@@ -38,7 +39,7 @@ class Cell:
             `valid`, `(..., 1)`, is False.
     """
 
-    forward: Callable[..., States]
+    forward: Callable[..., tuple[States, Array | None]]
     slopes: Callable[..., tuple[Any, Any]]
     backward: Callable[..., tuple[Array, Array, States]]
     recurrent: Callable[..., list[tuple[Array, Array]]]
@@ -117,8 +118,8 @@ def simple_cell(activation: Activation | None) -> Cell:
     """Returns SimpleRNN's step: `h = activation(x + h U)`."""
     act = Gates(activation or linear)
 
-    def forward(projected: Array, product: Callable, seen: Array, states: States) -> States:
-        return (act(projected + product(seen)),)
+    def forward(projected: Array, product: Callable, seen: Array, states: States) -> tuple:
+        return (act(projected + product(seen)),), None
 
     def slopes(projected: Array, product: Callable, seen: Array, states: States) -> tuple:
         x = projected + product(seen)
@@ -143,10 +144,10 @@ def lstm_cell(activation: Activation | None, recurrent_activation: Activation | 
     act, gate = activation or linear, recurrent_activation or linear
     gates, shown = Gates(gate, gate, act, gate), Gates(act)
 
-    def forward(projected: Array, product: Callable, seen: Array, states: States) -> States:
+    def forward(projected: Array, product: Callable, seen: Array, states: States) -> tuple:
         i, f, c, o = jnp.split(gates(projected + product(seen)), 4, -1)
         carry = f * states[1] + i * c
-        return o * shown(carry), carry
+        return (o * shown(carry), carry), None
 
     def slopes(projected: Array, product: Callable, seen: Array, states: States) -> tuple:
         x = projected + product(seen)
@@ -186,10 +187,10 @@ def gru_cell(activation: Activation | None, recurrent_activation: Activation | N
         zr, reset = gates(first), recurrent[..., 2 * units :]
         return first, zr, reset, projected[..., 2 * units :] + zr[..., units:] * reset
 
-    def forward(projected: Array, product: Callable, seen: Array, states: States) -> States:
+    def forward(projected: Array, product: Callable, seen: Array, states: States) -> tuple:
         _, zr, _, second = parts(projected, product, seen)
         z = zr[..., : seen.shape[-1]]
-        return (z * states[0] + (1 - z) * candidate(second),)
+        return (z * states[0] + (1 - z) * candidate(second),), zr
 
     def slopes(projected: Array, product: Callable, seen: Array, states: States) -> tuple:
         first, zr, reset, second = parts(projected, product, seen)
@@ -236,10 +237,10 @@ def gru_reset_first_cell(
         second = product(zr[..., units:] * seen, start=2 * units)
         return first, zr, projected[..., 2 * units :] + second
 
-    def forward(projected: Array, product: Callable, seen: Array, states: States) -> States:
+    def forward(projected: Array, product: Callable, seen: Array, states: States) -> tuple:
         _, zr, second = parts(projected, product, seen)
         z = zr[..., : seen.shape[-1]]
-        return (z * states[0] + (1 - z) * candidate(second),)
+        return (z * states[0] + (1 - z) * candidate(second),), None
 
     def slopes(projected: Array, product: Callable, seen: Array, states: States) -> tuple:
         first, zr, second = parts(projected, product, seen)

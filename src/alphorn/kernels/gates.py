@@ -97,7 +97,7 @@ def _run(
     else:
 
         def step(x: Array, states: States) -> tuple[Array, States]:
-            new = weights.step(cell, weights.projected(x), states, drop)
+            new, _ = weights.step(cell, weights.projected(x), states, drop)
             return new[0], new
 
         outputs, last = scan_cell(

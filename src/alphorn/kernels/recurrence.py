@@ -189,7 +189,7 @@ def _plain(cell: Cell, options: Options, *args: Any) -> tuple[Array | None, Stat
 
     def step(states: States, now: tuple) -> tuple[States, Array]:
         projected, valid = now
-        states = loop.step(projected, valid, states, loop.drop)
+        states, _ = loop.step(projected, valid, states, loop.drop)
         return states, states[0]
 
     last, series = lax.scan(step, loop.states, (projected, valid))

@@ -155,7 +155,7 @@ class _Cell(Family):
         kernel, recurrent_kernel = self.kernels()
         bias, recurrent_bias = self.biases()
         weights = Weights(kernel, bias, recurrent_kernel, recurrent_bias)
-        new = weights.step(self.maths(), weights.projected(x), tuple(states), kept)
+        new, _ = weights.step(self.maths(), weights.projected(x), tuple(states), kept)
         return new[0], list(new)
 
 

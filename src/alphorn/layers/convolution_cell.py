@@ -187,7 +187,7 @@ class ConvLSTMCell(_Cell):
         if kept is not None:
             seen, groups = jnp.concatenate([seen] * self.gates, -1) * kept, self.gates
         recurrent = convolve(seen, self.recurrent_kernel.value, padding="same", groups=groups)
-        new = self.maths().forward(x, lambda seen: recurrent, states[0], tuple(states))
+        new, _ = self.maths().forward(x, lambda seen: recurrent, states[0], tuple(states))
         return new[0], list(new)
 
     def call(
