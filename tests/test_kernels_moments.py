@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alphorn.kernels.embedding import lookup
-from alphorn.kernels.moments import moments, valid_count
+from alphorn.kernels.moments import moments, standardized, valid_count
 from alphorn.kernels.pooling import masked_max, masked_mean, masked_min
 
 B, T, F = 3, 5, 2
@@ -231,3 +231,34 @@ def test_lookup_adds_gradients_in_the_dtype_of_the_table():
     assert rows.dtype == jnp.bfloat16
     (gradient,) = pull(jnp.ones_like(rows))
     assert gradient.tolist() == [[4096], [0]]
+
+
+def _by_moments(x, axes):
+    mean, variance = moments(x, axes, keepdims=True)
+    return (x - mean) * jax.lax.rsqrt(variance + 1e-3)
+
+
+@pytest.mark.parametrize("axes", [(2,), (1, 2)])
+def test_standardized_is_what_moments_give_with_its_gradients(axes):
+    x, seed = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
+
+    def slope(f):
+        return jax.grad(lambda x: jnp.sum(jnp.sin(f(x, axes)) * seed))
+
+    def own(x, axes):
+        return standardized(x, axes, 1e-3)
+
+    close(own(x, axes), _by_moments(x, axes))
+    for derived in (
+        lambda f: slope(f)(x),
+        lambda f: jax.jvp(lambda x: f(x, axes), (x,), (seed,))[1],
+        lambda f: jax.jvp(slope(f), (x,), (seed,))[1],
+        lambda f: jax.grad(lambda x: jnp.sum(slope(f)(x) * seed))(x),
+    ):
+        close(derived(own), derived(_by_moments))
+
+
+def test_the_gradient_of_standardized_keeps_one_array_of_its_size():
+    x = jnp.arange(24.0).reshape(2, 3, 4)
+    _, pull = jax.vjp(lambda x: standardized(x, (2,), 1e-3), x)
+    assert sum(kept.size == x.size for kept in jax.tree.leaves(pull)) == 1

@@ -4,13 +4,15 @@ A mask's shape is a prefix of the array's: `(B,)`, `(B, T)`, `(B, T1, T2)`. Sums
 are taken in float32. Nothing counted gives 0, with a gradient of 0.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from alphorn.core.masked import expand_to, fill_masked
 
@@ -114,6 +116,35 @@ def moments(
     centred = fill_masked(wide - mean, mask)
     variance = _mean(centred * centred, axes, mask, weights, keepdims)
     return mean if keepdims else jnp.squeeze(mean, normalize_axes(axes, x.ndim)), variance
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def standardized(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
+    """Returns `x` less its mean, over the root of its variance and `epsilon`, along `axes`.
+
+    Of arrays of its size a gradient keeps the result alone.
+
+    >>> standardized(jnp.array([[1.0, 3.0]]), (1,), 0.0).tolist()
+    [[-1.0, 1.0]]
+    """
+    return _standardized(x, axes, epsilon)[0]
+
+
+def _standardized(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array]:
+    centred = x - jnp.mean(x, axes, keepdims=True)
+    variance = jnp.mean(centred * centred, axes, keepdims=True)
+    scale = lax.rsqrt(variance + jnp.asarray(epsilon, x.dtype))
+    return centred * scale, scale
+
+
+@standardized.defjvp
+def _standardized_tangent(
+    axes: tuple[int, ...], epsilon: float, primals: tuple, tangents: tuple
+) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    y, scale = _standardized(x, axes, epsilon)
+    along = jnp.mean(dx * y, axes, keepdims=True)
+    return y, (dx - jnp.mean(dx, axes, keepdims=True) - y * along) * scale
 
 
 def _mean(

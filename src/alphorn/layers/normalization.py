@@ -12,7 +12,7 @@ from alphorn.core.masked import expand_to, fill_masked
 from alphorn.core.rules import preserve
 from alphorn.errors import ArgumentError, ShapeError
 from alphorn.initializers import AsInitializer
-from alphorn.kernels.moments import masked_mean, moments, sum_dtype
+from alphorn.kernels.moments import masked_mean, moments, standardized, sum_dtype
 from alphorn.layers import older
 from alphorn.regularizers import AsRegularizer
 
@@ -177,8 +177,11 @@ class LayerNormalization(Layer):
         counted = mask if mask is not None and any(a < mask.ndim for a in axes) else None
         if counted is not None:
             x = jnp.where(expand_to(counted, x.ndim), x, jnp.zeros_like(x))
-        mean, variance = moments(x, tuple(axes), counted, keepdims=True)
-        y = (x - mean) * lax.rsqrt(variance + jnp.asarray(self.epsilon, x.dtype))
+        if counted is None:
+            y = standardized(x, tuple(axes), self.epsilon)
+        else:
+            mean, variance = moments(x, tuple(axes), counted, keepdims=True)
+            y = (x - mean) * lax.rsqrt(variance + jnp.asarray(self.epsilon, x.dtype))
         shape = [n if a in axes else 1 for a, n in enumerate(inputs.shape)]
         if self.gamma is not None:
             y = y * self.gamma.value.reshape(shape)
