@@ -67,7 +67,7 @@ FLOORS: list[list[str]] = [
         """training training.interrupts training.events training.progress training.profile training.monitors training.callbacks
         training.background training.checkpoints
         training.shapes training.ragged training.workers training.known training.trimming
-        training.lengths training.groups training.data training.streams training.step training.compiled
+        training.lengths training.groups training.data training.streams training.lanes training.step training.compiled
         training.position training.preparing training.report training.outputs training.cutting training.table_rows training.stepping
         training.measuring training.loop training.backup training.orbax training.compile_config""",
     ],
@@ -108,7 +108,7 @@ FLOORS: list[list[str]] = [
 OPTIONAL = frozenset(
     "cv2 flatbuffers grain matplotlib orbax pandas PIL pydot resvg_py safetensors scipy sklearn tensorboardX tensorflow torch".split()
 )
-REQUIRED = frozenset("alphorn h5py jax numpy optax rich".split())
+REQUIRED = frozenset("alphorn h5py jax jaxlib numpy optax rich".split())
 
 # Layers whose call knows what becomes of a mask, or that make no outputs of their own.
 WITHOUT_RULE = {

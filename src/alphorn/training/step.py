@@ -26,6 +26,7 @@ from alphorn.kernels.device import on_cpu, slow_in_loops
 from alphorn.program_cache import keep_programs
 from alphorn.training.data import Batch
 from alphorn.training.interrupts import interrupts_held
+from alphorn.training.lanes import lanes
 
 # Below so many multiplications a step costs less than its dispatch: then several go in a call.
 SMALL_STEP = 3e7
@@ -176,11 +177,13 @@ class Prediction(_OnDevices):
     """The compiled forward pass of a model.
 
     Values that it writes (states of stateful layers, seeds) are put back; weights are not donated.
+    Calls that need nothing of each other run beside each other.
     """
 
     def __init__(self, model: Any, variables: list[Variable]):
         super().__init__(variables)
         self.written: list[int] = []
+        self._lanes = lanes()
         self._run = self._compiled(weakref.ref(model), weakref.ref(self), variables)
 
     @staticmethod
@@ -200,7 +203,8 @@ class Prediction(_OnDevices):
         """Returns the model's outputs for a batch."""
         batch = self._spread(batch)
         with interrupts_held(), hold(self.variables):
-            outputs, new = self._run([v.slot for v in self.variables], batch)
+            with next(self._lanes):
+                outputs, new = self._run([v.slot for v in self.variables], batch)
             for i, value in zip(self.written, new, strict=True):
                 self.variables[i].rebind(value)
         return rows_here(outputs)
