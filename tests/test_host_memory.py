@@ -1,8 +1,13 @@
 """A training step finds the memory of the step before it, mapped; with glibc, as on most Linux."""
 
+import ctypes
 import os
 import subprocess
 import sys
+
+import jax
+
+from alphorn import host_memory
 
 SCRIPT = """
 import resource
@@ -42,3 +47,20 @@ def test_a_step_maps_little_of_its_memory_anew() -> None:
 
 def test_a_setting_of_the_user_wins() -> None:
     assert mapped_a_step(MALLOC_TRIM_THRESHOLD_="131072") > 60
+
+
+def test_what_compiling_needed_is_given_back(monkeypatch) -> None:
+    library = ctypes.CDLL(None)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    given = []
+    monkeypatch.setattr(library, "malloc_trim", given.append)
+    heard = []
+    listen = jax.monitoring.register_event_duration_secs_listener
+    monkeypatch.setattr(jax.monitoring, listen.__name__, heard.append)
+    host_memory.keep_memory.__wrapped__()
+    (listener,) = heard
+    for event, seconds in (("compile/trace", 9.0), ("compile/backend_compile", 0.01)):
+        listener(f"/jax/core/{event}_duration", seconds)
+    assert given == []
+    listener("/jax/core/compile/backend_compile_duration", 0.2, fun_name="step")
+    assert given == [0]

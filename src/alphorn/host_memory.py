@@ -11,6 +11,7 @@ import ctypes
 import functools
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,6 +20,8 @@ import jax
 # than the second comes from the heap. A user who sets either in the environment is heard.
 _THRESHOLDS = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}
 _KEPT_BYTES = 2**30
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+_LONG_SECONDS = 0.1
 _ELSEWHERE = "jax_cpu_enable_async_dispatch"
 
 
@@ -36,9 +39,22 @@ def ready(arguments: Any) -> Any:
 
 @functools.cache
 def keep_memory() -> None:
-    """Has the C library keep a process's freed memory, up to 1 GB, where it is glibc."""
-    if not sys.platform.startswith("linux") or any(name in os.environ for name in _THRESHOLDS):
+    """Has the C library keep a process's freed memory, up to 1 GB, where it is glibc.
+
+    What compiling needed is given back: some 100 MB, which would lie beside what training needs.
+    """
+    if not sys.platform.startswith("linux"):
         return
     with contextlib.suppress(AttributeError, OSError):  # another C library
+        library = ctypes.CDLL(None)
+        give_back: Any = functools.partial(_give_back, library.malloc_trim)
+        jax.monitoring.register_event_duration_secs_listener(give_back)
+        if any(name in os.environ for name in _THRESHOLDS):
+            return
         for parameter in _THRESHOLDS.values():
-            ctypes.CDLL(None).mallopt(parameter, _KEPT_BYTES)
+            library.mallopt(parameter, _KEPT_BYTES)
+
+
+def _give_back(trim: Callable[[int], Any], event: str, seconds: float, **_: Any) -> None:
+    if event == _COMPILED and seconds > _LONG_SECONDS:
+        trim(0)
