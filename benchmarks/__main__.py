@@ -25,6 +25,7 @@ from benchmarks.data import NAMES, inputs_and_targets, operations, seconds
 from benchmarks.page import write
 
 FIGURES = ("import_s", "first_s", "train_us", "predict_us", "peak_mb", "left_out", "loss")
+PACKAGES = ("alphorn", "jax", "keras", "tensorflow", "tensorflow-cpu", "torch")
 RECURRENT = ("lstm", "gru", "bilstm", "tagger")
 Command = tuple[dict[str, str], list[str]]
 
@@ -67,6 +68,32 @@ def run(environment: dict[str, str], command: list[str]) -> dict[str, float]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def versions(pythons: set[str]) -> list[str]:
+    """Returns the packages that are measured, of the Pythons that run them, with their versions."""
+    program = f"""
+from importlib.metadata import PackageNotFoundError, version
+for name in {PACKAGES}:
+    try:
+        print(name, version(name))
+    except PackageNotFoundError:
+        pass
+"""
+    done = [
+        subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
+        for python in pythons
+    ]
+    return sorted({line for run in done for line in run.stdout.splitlines()})
+
+
+def spread(runs: list[dict[str, float]]) -> dict[str, float]:
+    """Returns how far several rounds lie apart, as a share of their median, where it is most."""
+    if len(runs) < 2:
+        return {}
+    timed = [[r[f] for r in runs] for f in ("train_us", "predict_us") if f in runs[0]]
+    apart = [(max(took) - min(took)) / statistics.median(took) for took in timed]
+    return {"spread": max(apart, default=0.0)}
+
+
 def product_rate() -> float:
     """Returns the operations a second of a product of two 2048 x 2048 matrices."""
     a = jnp.ones((2048, 2048))
@@ -86,6 +113,7 @@ def measured(workload: str, options: argparse.Namespace) -> dict[str, dict[str, 
             rows.setdefault(name, []).append(run(*command))
     medians = {
         name: {f: statistics.median(r[f] for r in runs) for f in FIGURES if f in runs[0]}
+        | spread(runs)
         for name, runs in rows.items()
     }
     if workload != "import":
@@ -135,7 +163,8 @@ def main() -> None:
         print(json.dumps({workload: results[workload]}), file=sys.stderr, flush=True)
     Console(width=150).print(table)
     if options.write is not None:
-        write(options.write, results, options)
+        pythons = {sys.executable, options.peers or sys.executable}
+        write(options.write, results, options, versions(pythons))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 HEAD = """# Benchmarks
 
 Made by `python -m benchmarks --write docs`: {rounds} round(s) of {samples} rows (16 times as many for
-`mlp`), {machine}, JAX {jax}, batches of {batch}. Sequences of 200 places are 40 % full, documents (`han`)
-about 20 %. Microseconds a row, medians, each run a process of its own in turn with the others.
+`mlp`), {machine}, batches of {batch}; {versions}.
+Sequences of 200 places are 40 % full, documents (`han`) about 20 %. Microseconds a row, medians, each
+run a process of its own in turn with the others; `spread` is how far the rounds lie apart, of several.
 `limit` is the arithmetic of the valid steps, three times that of prediction in training, at the rate
 of a product of two 2048 x 2048 matrices on this machine in the same hour; nothing reaches it. `left
 out` is the share of padding that was not computed, by cutting batches or groups of their rows;
@@ -47,15 +48,15 @@ def rows_of(results: dict[str, Any]) -> list[str]:
     """Returns the lines of the table."""
     columns = ("train_us", "predict_us", "first_s", "peak_mb")
     lines = [
-        "| workload | on | train | predict | first epoch, s | peak, MB | left out | loss |",
-        "|---|---|---|---|---|---|---|---|",
+        "| workload | on | train | predict | first epoch, s | peak, MB | left out | spread | loss |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for workload, found in results.items():
         for name, figures in found.items():
             cells = [_cell(figures, c, found["alphorn"]) for c in columns]
-            left = f"{figures['left_out']:.0%}" if "left_out" in figures else ""
+            shares = [f"{figures[s]:.0%}" if s in figures else "" for s in ("left_out", "spread")]
             loss = f"{figures['loss']:.3f}" if "loss" in figures else ""
-            lines.append("| " + " | ".join((workload, name, *cells, left, loss)) + " |")
+            lines.append("| " + " | ".join((workload, name, *cells, *shares, loss)) + " |")
     return lines
 
 
@@ -81,7 +82,7 @@ def draw(path: Path, results: dict[str, Any]) -> None:
     figure.savefig(path, format="svg")
 
 
-def write(folder: Path, results: dict[str, Any], options: Any) -> None:
+def write(folder: Path, results: dict[str, Any], options: Any, versions: list[str]) -> None:
     """Writes `benchmarks.md` and `benchmarks.svg`, of a GPU `benchmarks-gpu`."""
     timed = {name: found for name, found in results.items() if name != "import"}
     machine = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()})"
@@ -89,6 +90,6 @@ def write(folder: Path, results: dict[str, Any], options: Any) -> None:
     if jax.default_backend() != "cpu":
         machine, name = jax.devices()[0].device_kind, "benchmarks-gpu"
     told = {"rounds": options.rounds, "samples": options.samples, "batch": options.batch}
-    head = HEAD.format(machine=machine, jax=jax.__version__, name=name, **told)
+    head = HEAD.format(machine=machine, versions=", ".join(versions), name=name, **told)
     (folder / f"{name}.md").write_text(head + "\n".join(rows_of(timed)) + "\n", "utf-8")
     draw(folder / f"{name}.svg", timed)

@@ -175,11 +175,10 @@ class LayerNormalization(Layer):
         axes = self._axes(inputs.ndim)
         x = inputs.astype(jnp.float32) if inputs.dtype.itemsize < 4 else inputs
         counted = mask if mask is not None and any(a < mask.ndim for a in axes) else None
-        if counted is not None:
-            x = jnp.where(expand_to(counted, x.ndim), x, jnp.zeros_like(x))
         if counted is None:
             y = standardized(x, tuple(axes), self.epsilon)
         else:
+            x = jnp.where(expand_to(counted, x.ndim), x, jnp.zeros_like(x))
             mean, variance = moments(x, tuple(axes), counted, keepdims=True)
             y = (x - mean) * lax.rsqrt(variance + jnp.asarray(self.epsilon, x.dtype))
         shape = [n if a in axes else 1 for a, n in enumerate(inputs.shape)]
