@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alphorn.core.masked import fill_masked
 from alphorn.kernels.embedding import lookup
 from alphorn.kernels.moments import moments, standardized, valid_count
 from alphorn.kernels.pooling import masked_max, masked_mean, masked_min
@@ -233,25 +234,29 @@ def test_lookup_adds_gradients_in_the_dtype_of_the_table():
     assert gradient.tolist() == [[4096], [0]]
 
 
-def _by_moments(x, axes):
-    mean, variance = moments(x, axes, keepdims=True)
-    return (x - mean) * jax.lax.rsqrt(variance + 1e-3)
+def _by_moments(x, mask, axes):
+    x = fill_masked(x, mask)
+    mean, variance = moments(x, axes, mask, keepdims=True)
+    return fill_masked((x - mean) * jax.lax.rsqrt(variance + 1e-3), mask)
 
 
 @pytest.mark.parametrize("axes", [(2,), (1, 2)])
-def test_standardized_is_what_moments_give_with_its_gradients(axes):
+@pytest.mark.parametrize("masked", [False, True])
+def test_standardized_is_what_moments_give_with_its_gradients(axes, masked):
     x, seed = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
+    mask = jnp.arange(12).reshape(3, 4) % 5 > jnp.array([[0], [2], [4]]) if masked else None
+    x = x if mask is None else jnp.where(mask[..., None], x, jnp.nan)
 
     def slope(f):
-        return jax.grad(lambda x: jnp.sum(jnp.sin(f(x, axes)) * seed))
+        return jax.grad(lambda x: jnp.sum(jnp.sin(f(x, mask, axes)) * seed))
 
-    def own(x, axes):
-        return standardized(x, axes, 1e-3)
+    def own(x, mask, axes):
+        return standardized(x, mask, axes, 1e-3)
 
-    close(own(x, axes), _by_moments(x, axes))
+    close(own(x, mask, axes), _by_moments(x, mask, axes))
     for derived in (
         lambda f: slope(f)(x),
-        lambda f: jax.jvp(lambda x: f(x, axes), (x,), (seed,))[1],
+        lambda f: jax.jvp(lambda x: f(x, mask, axes), (x,), (seed,))[1],
         lambda f: jax.jvp(slope(f), (x,), (seed,))[1],
         lambda f: jax.grad(lambda x: jnp.sum(slope(f)(x) * seed))(x),
     ):
@@ -260,5 +265,5 @@ def test_standardized_is_what_moments_give_with_its_gradients(axes):
 
 def test_the_gradient_of_standardized_keeps_one_array_of_its_size():
     x = jnp.arange(24.0).reshape(2, 3, 4)
-    _, pull = jax.vjp(lambda x: standardized(x, (2,), 1e-3), x)
+    _, pull = jax.vjp(lambda x: standardized(x, None, (2,), 1e-3), x)
     assert sum(kept.size == x.size for kept in jax.tree.leaves(pull)) == 1

@@ -118,33 +118,43 @@ def moments(
     return mean if keepdims else jnp.squeeze(mean, normalize_axes(axes, x.ndim)), variance
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def standardized(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
-    """Returns `x` less its mean, over the root of its variance and `epsilon`, along `axes`.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def standardized(x: Array, mask: Array | None, axes: tuple[int, ...], epsilon: float) -> Array:
+    """Returns `x` less its mean, over the root of its variance and `epsilon`; 0 where masked.
 
     Of arrays of its size a gradient keeps the result alone.
 
-    >>> standardized(jnp.array([[1.0, 3.0]]), (1,), 0.0).tolist()
-    [[-1.0, 1.0]]
+    Args:
+        x: of 32 bits or more.
+        mask: boolean, its shape a prefix of that of `x`; or None.
+        axes: over which valid entries have mean 0 and variance 1.
+        epsilon: is added to the variance.
+
+    >>> standardized(jnp.array([[1.0, 3.0, 9.0]]), jnp.array([[True, True, False]]), (1,), 0.0)
+    Array([[-1.,  1.,  0.]], dtype=float32)
     """
-    return _standardized(x, axes, epsilon)[0]
+    return _standardized(x, mask, axes, epsilon)[0]
 
 
-def _standardized(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array]:
-    centred = x - jnp.mean(x, axes, keepdims=True)
-    variance = jnp.mean(centred * centred, axes, keepdims=True)
+def _standardized(
+    x: Array, mask: Array | None, axes: tuple[int, ...], epsilon: float
+) -> tuple[Array, Array]:
+    x = fill_masked(x, mask)  # else junk would reach second derivatives: 0 times NaN
+    mean, variance = moments(x, axes, mask, keepdims=True)
     scale = lax.rsqrt(variance + jnp.asarray(epsilon, x.dtype))
-    return centred * scale, scale
+    return fill_masked((x - mean) * scale, mask), scale
 
 
 @standardized.defjvp
 def _standardized_tangent(
     axes: tuple[int, ...], epsilon: float, primals: tuple, tangents: tuple
 ) -> tuple[Array, Array]:
-    (x,), (dx,) = primals, tangents
-    y, scale = _standardized(x, axes, epsilon)
-    along = jnp.mean(dx * y, axes, keepdims=True)
-    return y, (dx - jnp.mean(dx, axes, keepdims=True) - y * along) * scale
+    (x, mask), dx = primals, tangents[0]
+    y, scale = _standardized(x, mask, axes, epsilon)
+    dx = fill_masked(dx, mask)
+    mean = _mean(dx, axes, mask, None, True)
+    along = _mean(dx * y, axes, mask, None, True)
+    return y, fill_masked((dx - mean - y * along) * scale, mask)
 
 
 def _mean(

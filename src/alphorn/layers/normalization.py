@@ -175,12 +175,7 @@ class LayerNormalization(Layer):
         axes = self._axes(inputs.ndim)
         x = inputs.astype(jnp.float32) if inputs.dtype.itemsize < 4 else inputs
         counted = mask if mask is not None and any(a < mask.ndim for a in axes) else None
-        if counted is None:
-            y = standardized(x, tuple(axes), self.epsilon)
-        else:
-            x = jnp.where(expand_to(counted, x.ndim), x, jnp.zeros_like(x))
-            mean, variance = moments(x, tuple(axes), counted, keepdims=True)
-            y = (x - mean) * lax.rsqrt(variance + jnp.asarray(self.epsilon, x.dtype))
+        y = standardized(x, counted, tuple(axes), self.epsilon)
         shape = [n if a in axes else 1 for a, n in enumerate(inputs.shape)]
         if self.gamma is not None:
             y = y * self.gamma.value.reshape(shape)
@@ -267,12 +262,7 @@ class GroupNormalization(Layer):
         x = inputs.astype(jnp.float32) if inputs.dtype.itemsize < 4 else inputs
         counted = grouped(mask) if mask is not None and mask.ndim > axis else mask
         axes = tuple(a for a in range(1, inputs.ndim + 1) if a != axis)
-        x = grouped(x)
-        if counted is not None:
-            x = fill_masked(x, counted)
-        mean, variance = moments(x, axes, counted, keepdims=True)
-        y = (x - mean) * lax.rsqrt(variance + jnp.asarray(self.epsilon, x.dtype))
-        y = y.reshape(inputs.shape)
+        y = standardized(grouped(x), counted, axes, self.epsilon).reshape(inputs.shape)
         shape = [n if a == axis else 1 for a, n in enumerate(inputs.shape)]
         if self.gamma is not None:
             y = y * self.gamma.value.reshape(shape)
