@@ -27,7 +27,7 @@ FLOORS: list[list[str]] = [
     [
         """errors config distribution.current distribution.mesh distribution.processes
         distribution.placing distribution.strategies distribution
-        files charts loading host_memory program_cache naming serialization fields""",
+        files charts loading program_cache host_memory naming serialization fields""",
     ],
     [
         """core core.context core.scope core.signature core.rules core.refusal core.assignment

@@ -16,11 +16,12 @@ from typing import Any
 
 import jax
 
+from alphorn.program_cache import after_compilations
+
 # Of <malloc.h>: what is freed at the end of the heap is kept up to the first, and what is smaller
 # than the second comes from the heap. A user who sets either in the environment is heard.
 _THRESHOLDS = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}
 _KEPT_BYTES = 2**30
-_COMPILED = "/jax/core/compile/backend_compile_duration"
 _LONG_SECONDS = 0.1
 _ELSEWHERE = "jax_cpu_enable_async_dispatch"
 
@@ -47,14 +48,13 @@ def keep_memory() -> None:
         return
     with contextlib.suppress(AttributeError, OSError):  # another C library
         library = ctypes.CDLL(None)
-        give_back: Any = functools.partial(_give_back, library.malloc_trim)
-        jax.monitoring.register_event_duration_secs_listener(give_back)
+        after_compilations(functools.partial(_give_back, library.malloc_trim))
         if any(name in os.environ for name in _THRESHOLDS):
             return
         for parameter in _THRESHOLDS.values():
             library.mallopt(parameter, _KEPT_BYTES)
 
 
-def _give_back(trim: Callable[[int], Any], event: str, seconds: float, **_: Any) -> None:
-    if event == _COMPILED and seconds > _LONG_SECONDS:
+def _give_back(trim: Callable[[int], Any], seconds: float) -> None:
+    if seconds > _LONG_SECONDS:
         trim(0)

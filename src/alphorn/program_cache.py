@@ -10,6 +10,7 @@ import os
 import platform
 import stat
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,23 @@ import jax
 
 from alphorn.config import compilation_cache
 
+_COMPILED = "/jax/core/compile/backend_compile_duration"
 _EVENT = "/jax/compilation_cache/compile_requests_use_cache"
 _FOLDER = "jax_compilation_cache_dir"
 _SHORTEST = "jax_persistent_cache_min_compile_time_secs"
 # When the folder holds more, the oldest go until it holds half.
 _MOST_BYTES = 2**31
 _done: list[Path | None] = []
+
+
+def after_compilations(heard: Callable[[float], object]) -> None:
+    """Has a function told of each program's compilation, once it is done: of its seconds."""
+
+    def note(event: str, duration_secs: float, **_: str | int) -> None:
+        if event == _COMPILED:
+            heard(duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
 
 
 def keep_programs() -> None:

@@ -14,8 +14,8 @@ from jaxlib import xla_client
 from alphorn.distribution.current import distribution
 from alphorn.kernels.device import on_cpu
 
-# Each needs room of its own, and no more calls than these are under way at a time.
-_MOST = 4
+# Calls that may be under way on the device: more would only pile up batches.
+IN_FLIGHT = 4
 
 
 def lanes() -> Iterator[contextlib.AbstractContextManager[None]]:
@@ -25,7 +25,7 @@ def lanes() -> Iterator[contextlib.AbstractContextManager[None]]:
     """
     stream = getattr(xla_client, "execution_stream_id", None)
     alone = not on_cpu() or distribution() is not None
-    count = 1 if alone else min(_MOST, os.cpu_count() or 1)
+    count = 1 if alone else min(IN_FLIGHT, os.cpu_count() or 1)
     if stream is None or count == 1:
         yield from itertools.repeat(contextlib.nullcontext())
         return

@@ -12,7 +12,8 @@ from alphorn.training.cutting import running
 from alphorn.training.data import Table, is_table
 from alphorn.training.events import CallbackList, History
 from alphorn.training.known import keeps_state, named
-from alphorn.training.measuring import IN_FLIGHT, Measuring, bar
+from alphorn.training.lanes import IN_FLIGHT
+from alphorn.training.measuring import Measuring, bar
 from alphorn.training.position import Position
 from alphorn.training.report import PaddingReport
 from alphorn.training.step import Logs, steps_per_call

@@ -15,14 +15,12 @@ from alphorn.training.cutting import Cutting, running
 from alphorn.training.data import Batch, Block, Table
 from alphorn.training.events import Callback, CallbackList, History
 from alphorn.training.groups import Grouping
+from alphorn.training.lanes import IN_FLIGHT
 from alphorn.training.outputs import Collected
 from alphorn.training.progress import ProgressBar
 from alphorn.training.report import PaddingReport
 from alphorn.training.step import Logs, steps_per_call
 from alphorn.training.stepping import Steps
-
-# Calls that may be under way on the device: more would only pile up batches.
-IN_FLIGHT = 4
 
 
 class Measuring(Steps):

@@ -7,23 +7,22 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 from rich.console import Console
 from rich.table import Table
 
 from alphorn.charts import SERIES, finished, new_chart
+from alphorn.program_cache import after_compilations
 from alphorn.training.events import Callback
 
 _compiled_seconds = 0.0
 
 
-def _note_compilation(event: str, duration_secs: float, **_: Any) -> None:
+def _note_compilation(seconds: float) -> None:
     global _compiled_seconds
-    if event == "/jax/core/compile/backend_compile_duration":
-        _compiled_seconds += duration_secs
+    _compiled_seconds += seconds
 
 
-jax.monitoring.register_event_duration_secs_listener(_note_compilation)
+after_compilations(_note_compilation)
 
 
 @dataclass
