@@ -64,10 +64,10 @@ FLOORS: list[list[str]] = [
         "schedules optimizers.schedules optimizers.state optimizers.base optimizers.rules optimizers.scaling optimizers",
     ],
     [
-        """training training.interrupts training.events training.progress training.profile training.monitors training.callbacks
+        """training training.interrupts training.ahead training.events training.progress training.profile training.monitors training.callbacks
         training.background training.checkpoints
         training.shapes training.ragged training.workers training.known training.trimming
-        training.lengths training.groups training.data training.streams training.lanes training.step training.compiled
+        training.lengths training.groups training.data training.streams training.calls training.lanes training.step training.compiled
         training.position training.preparing training.report training.outputs training.cutting training.table_rows training.stepping
         training.measuring training.loop training.backup training.orbax training.compile_config""",
     ],

@@ -6,9 +6,9 @@ the end to one of a few lengths and carries its mask. Padded arrays are cut to s
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -44,19 +44,33 @@ class Batch:
 
 @dataclass(frozen=True)
 class Block:
-    """One batch, or several of one shape one after another.
+    """One batch, or several of one shape one after another, taken when they are first asked for.
 
     Args:
-        batch: Their rows.
+        take: Returns their rows.
         count: How many batches.
         rows: Which rows of the table; None where there is no table.
         sizes: What they are cut or padded to, a number for each of the table's lengths.
+        groups: As of their Batch.
     """
 
-    batch: Batch
+    take: Callable[[], Batch]
     count: int = 1
     rows: np.ndarray | None = None
     sizes: np.ndarray | None = None
+    groups: Groups | None = None
+
+    @cached_property
+    def batch(self) -> Batch:
+        """The rows."""
+        return self.take()
+
+    @property
+    def program(self) -> Hashable:
+        """What tells which program runs it."""
+        sizes = None if self.sizes is None else tuple(self.sizes.tolist())
+        rows = self.batch.rows if self.rows is None else len(self.rows)
+        return sizes, rows, self.count, self.groups
 
 
 def as_table(value: Any, name: str, inputs: int = 1) -> Any:
@@ -337,7 +351,8 @@ class Table:
                 run = []
             run.append(part)
             shape = now
-        yield self._block(run, order, grouping)
+        if run:
+            yield self._block(run, order, grouping)
 
     def _shape(self, rows: np.ndarray, order: str) -> Any:
         if not self.lengths:
@@ -347,12 +362,15 @@ class Table:
     def _block(self, run: list[np.ndarray], order: str, grouping: Grouping | None) -> Block:
         rows, groups = np.concatenate(run), None
         if not self.lengths:
-            return Block(self.batch(rows, order), len(run), rows)
+            return Block(partial(self.batch, rows), len(run), rows)
         sizes = self.lengths.covering(run[0], self.batch_size, order)
         if grouping is not None:
             rows, groups = grouping.of(rows, sizes)
-        batch = replace(self.cut_to(rows, sizes), groups=groups)
-        return Block(batch, len(run), rows, sizes)
+
+        def take() -> Batch:
+            return replace(self.cut_to(rows, sizes), groups=groups)
+
+        return Block(take, len(run), rows, sizes, groups)
 
 
 def class_weights(y: Any, weight: Any, table: dict[int, float], one_hot: bool) -> Any:

@@ -8,8 +8,9 @@ import numpy as np
 
 from alphorn.distribution.processes import agreed, check_same
 from alphorn.errors import ArgumentError, DataError, UnexpectedArgumentError
+from alphorn.training.calls import Calls
 from alphorn.training.cutting import running
-from alphorn.training.data import Table, is_table
+from alphorn.training.data import Batch, Block, Table, is_table
 from alphorn.training.events import CallbackList, History
 from alphorn.training.known import keeps_state, named
 from alphorn.training.lanes import IN_FLIGHT
@@ -233,27 +234,30 @@ class Trainer(Measuring):
             plan |= {"rows": data.rows, "batch_size": data.batch_size, "lengths": shapes}
         position.keep(plan | {"steps a call": size}, rows)
         flying: deque[Logs] = deque()
-        for block in self._blocks(data, rows, size, limit, order, skip, grouping):
-            batch = block.batch
-            if program is None:
-                self._prepare(batch, True)
-                program = self._program("train_step")
-            if cutting is not None:
-                batch = cutting.with_targets(block)
-            if weights:
-                batch = self._with_class_weights(batch, weights)
-            self._note_block(block, data, cutting)
-            events("train_batch_begin", position.step)
-            with running(cutting):
-                logs = program(batch, block.count)
-            position.step += block.count
-            position.logs = logs
-            flying.append(logs)
-            if len(flying) > IN_FLIGHT:
-                flying.popleft().wait()
-            events("train_batch_end", position.step - 1, logs)
-            if self.stop_training:
-                break
+        calls = Calls(data, rows, size, limit, order, skip, grouping)
+
+        def batch_of(block: Block) -> Batch:
+            batch = block.batch if cutting is None else cutting.with_targets(block)
+            return self._with_class_weights(batch, weights) if weights else batch
+
+        with self._compiled_ahead(program, calls, cutting, batch_of):
+            for block in calls:
+                if program is None:
+                    self._prepare(block.batch, True)
+                    program = self._program("train_step")
+                batch = batch_of(block)
+                self._note_block(block, data, cutting)
+                events("train_batch_begin", position.step)
+                with running(cutting):
+                    logs = program(batch, block.count)
+                position.step += block.count
+                position.logs = logs
+                flying.append(logs)
+                if len(flying) > IN_FLIGHT:
+                    flying.popleft().wait()
+                events("train_batch_end", position.step - 1, logs)
+                if self.stop_training:
+                    break
         return logs
 
 

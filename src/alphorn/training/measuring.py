@@ -1,6 +1,7 @@
 """evaluate, predict, and single batches: the loops that leave weights alone, and what fit shares."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,11 +11,12 @@ from alphorn.core.masked import is_masked
 from alphorn.core.rules import choose
 from alphorn.distribution.processes import leads
 from alphorn.errors import ArgumentError, DataError, UnexpectedArgumentError
+from alphorn.training.ahead import compiles_ahead
+from alphorn.training.calls import Calls
 from alphorn.training.compiled import fill_outputs, used_steps
 from alphorn.training.cutting import Cutting, running
 from alphorn.training.data import Batch, Block, Table
 from alphorn.training.events import Callback, CallbackList, History
-from alphorn.training.groups import Grouping
 from alphorn.training.lanes import IN_FLIGHT
 from alphorn.training.outputs import Collected
 from alphorn.training.progress import ProgressBar
@@ -74,20 +76,23 @@ class Measuring(Steps):
             told = _wants(events, "test") or self.run_eagerly
             size = 1 if told else steps_per_call(self.steps_per_execution, self.variables, first)
             size = size if times == 1 else 1
-        rows = data.order(order)
-        for block in self._blocks(data, rows, size, limit, order):
-            batch = block.batch
-            if program is None:
-                self._prepare(batch, False)
-                program = self._program("test_step")
-            if cutting is not None:
-                batch = cutting.with_targets(block)
-            self._note_block(block, data, cutting)
-            events("test_batch_begin", step)
-            with running(cutting):
-                logs = program(batch, block.count)
-            step += block.count * times
-            events("test_batch_end", step - 1, logs)
+        calls = Calls(data, data.order(order), size, limit, order)
+
+        def batch_of(block: Block) -> Batch:
+            return block.batch if cutting is None else cutting.with_targets(block)
+
+        with self._compiled_ahead(program, calls, cutting, batch_of):
+            for block in calls:
+                if program is None:
+                    self._prepare(block.batch, False)
+                    program = self._program("test_step")
+                batch = batch_of(block)
+                self._note_block(block, data, cutting)
+                events("test_batch_begin", step)
+                with running(cutting):
+                    logs = program(batch, block.count)
+                step += block.count * times
+                events("test_batch_end", step - 1, logs)
         figures = dict(logs)
         events("test_end", figures)
         return figures
@@ -145,20 +150,26 @@ class Measuring(Steps):
         front = isinstance(data, Table) and data.lengths.front
         results = Collected(self._repeats(), front, IN_FLIGHT)
         step = 0
-        for block in self._blocks(data, rows, 1, steps, order):
-            batch = Batch(block.batch.x)
-            if program is None:
-                self._prepare(batch, False)
-                program = self._program("predict_step")
-            self._note_block(block, data, cutting)
-            events("predict_batch_begin", step)
-            with running(cutting):
-                outputs = program(batch)
-            results.add(fill_outputs(outputs, self._repeats()), block.rows)
-            if ragged:
-                used.append(jax.tree.map(used_steps, outputs, is_leaf=is_masked))
-            events("predict_batch_end", step)
-            step += times
+        calls = Calls(data, rows, 1, steps, order)
+
+        def batch_of(block: Block) -> Batch:
+            return Batch(block.batch.x)
+
+        with self._compiled_ahead(program, calls, cutting, batch_of):
+            for block in calls:
+                batch = batch_of(block)
+                if program is None:
+                    self._prepare(batch, False)
+                    program = self._program("predict_step")
+                self._note_block(block, data, cutting)
+                events("predict_batch_begin", step)
+                with running(cutting):
+                    outputs = program(batch)
+                results.add(fill_outputs(outputs, self._repeats()), block.rows)
+                if ragged:
+                    used.append(jax.tree.map(used_steps, outputs, is_leaf=is_masked))
+                events("predict_batch_end", step)
+                step += times
         events("predict_end")
         if not step:
             raise DataError("predict", received="no batches", expected="at least one")
@@ -221,29 +232,26 @@ class Measuring(Steps):
         report.why = cutting.why if cutting is not None and not cutting.active else ""
         report.note(block, data.lengths if isinstance(data, Table) else None)
 
-    @staticmethod
-    def _blocks(
-        data: Any,
-        rows: Any,
-        size: int,
-        limit: int | None,
-        order: str = "as they stand",
-        skip: int = 0,
-        grouping: Grouping | None = None,
-    ) -> Iterator[Block]:
-        """Yields what goes into a call, from batch `skip` on; a Stream stands there already."""
-        if isinstance(data, Table) and (skip or limit is not None):
-            rows = np.arange(data.rows) if rows is None else rows
-            until = None if limit is None else limit * data.batch_size
-            rows = rows[skip * data.batch_size : until]
-            if not len(rows):
-                return
-        done = skip
-        for block in data.blocks(rows, size, order, grouping):
-            if limit is not None and done >= limit:
-                return
-            yield block
-            done += block.count
+    @contextlib.contextmanager
+    def _compiled_ahead(
+        self,
+        program: Any,
+        calls: Calls,
+        cutting: Cutting | None,
+        batch_of: Callable[[Block], Batch],
+    ) -> Iterator[None]:
+        """Has the programs of several kinds of calls compiled beside each other meanwhile."""
+        if program is None or self.run_eagerly or not compiles_ahead():
+            yield
+            return
+        kinds = list(calls.kinds())
+        with running(cutting):
+            for block in kinds if len(kinds) > 1 else []:
+                program.begin(batch_of(block), block.count)
+        try:
+            yield
+        finally:
+            program.ahead.leave()
 
 
 def bar(verbose: Any) -> ProgressBar | None:

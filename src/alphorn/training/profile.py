@@ -11,18 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from alphorn.charts import SERIES, finished, new_chart
-from alphorn.program_cache import after_compilations
+from alphorn.training.ahead import seconds_held_up
 from alphorn.training.events import Callback
-
-_compiled_seconds = 0.0
-
-
-def _note_compilation(seconds: float) -> None:
-    global _compiled_seconds
-    _compiled_seconds += seconds
-
-
-after_compilations(_note_compilation)
 
 
 @dataclass
@@ -34,7 +24,7 @@ class EpochProfile:
         computing: The device at work.
         waiting: The device without work while the next batch was made.
         making: The host making batches, mostly while the device is at work.
-        compiling: Programs being compiled.
+        compiling: Steps held up by programs that were traced and compiled.
         steps: Steps of training.
         valid: Steps of sequences that are no padding, 0 where no lengths are known.
         computed: Steps of sequences that were computed, padding included.
@@ -133,20 +123,27 @@ class Profile(Callback):
         """Begins an epoch."""
         self._now = EpochProfile()
         self._begun = self._dispatched = self._watch.finished = time.perf_counter()
+        self._held_up = seconds_held_up()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Notes that a batch is there."""
         self._made = time.perf_counter()
+        self._dispatched += self._compiling(self._made - self._dispatched)
         self._now.making += self._made - self._dispatched
-        self._compiled = _compiled_seconds
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Notes that a step is under way."""
         before, self._dispatched = self._dispatched, time.perf_counter()
-        compiling = min(_compiled_seconds - self._compiled, self._dispatched - self._made)
-        self._now.compiling += compiling
+        compiling = self._compiling(self._dispatched - self._made)
         self._now.steps = batch + 1
         self._watch.asked.put((self._now, before, self._made, compiling, logs))
+
+    def _compiling(self, most: float) -> float:
+        """Returns how much of the seconds since the last call went into compiling, and counts it."""
+        before, self._held_up = self._held_up, seconds_held_up()
+        found = min(self._held_up - before, most)
+        self._now.compiling += found
+        return found
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Keeps what the epoch took."""

@@ -41,14 +41,12 @@ class PaddingReport:
 
     def note(self, block: Block, lengths: Lengths | None) -> None:
         """Counts a call on a block of a table."""
-        key = None if block.sizes is None else tuple(block.sizes.tolist())
-        groups = block.batch.groups
-        program = key, block.batch.rows, block.count, groups
-        if program not in self._seen:
-            self._seen.add(program)
+        if block.program not in self._seen:
+            self._seen.add(block.program)
             self.programs += 1
-        if key is None or block.sizes is None or block.rows is None or lengths is None:
+        if block.sizes is None or block.rows is None or lengths is None:
             return
+        key, groups = tuple(block.sizes.tolist()), block.groups
         if key not in self.lengths:
             self.lengths = sorted([*self.lengths, key])
         padded, computed, valid = lengths.steps(block.rows, block.sizes)

@@ -1,6 +1,7 @@
 """The compiled training step: state in, state out, donated; several batches a call by a scan."""
 
 import functools
+import itertools
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -24,6 +25,7 @@ from alphorn.distribution.placing import (
 from alphorn.host_memory import keep_memory, ready
 from alphorn.kernels.device import on_cpu, slow_in_loops
 from alphorn.program_cache import keep_programs
+from alphorn.training.ahead import Ahead
 from alphorn.training.data import Batch
 from alphorn.training.interrupts import interrupts_held
 from alphorn.training.lanes import lanes
@@ -91,12 +93,32 @@ class _OnDevices:
         variables: All that it reads or writes.
     """
 
+    _run: Callable
+
     def __init__(self, variables: list[Variable]):
         self.variables = variables
         share_lock(variables)
         settle(variables)
         keep_memory()
         self._met = False
+
+    @functools.cached_property
+    def ahead(self) -> Ahead:
+        """The programs that are compiled before they are needed."""
+        return Ahead(self._run)
+
+    def begin(self, batches: Batch, count: int = 1) -> None:
+        """Has the program compiled that runs so many batches, beside what is done meanwhile."""
+        with interrupts_held(), hold(self.variables):
+            for part, *static in itertools.islice(self._calls(batches, count), 1):
+                self.ahead.begin(self._values(), self._spread(part, *static), *static)
+
+    def _calls(self, batches: Batch, count: int) -> Iterator[tuple[Any, ...]]:
+        """Yields what goes into one call each."""
+        yield (batches,)
+
+    def _values(self) -> list[Any]:
+        return [v.slot for v in self.variables]
 
     def _spread(self, batches: Batch, count: int = 1) -> Batch:
         met, self._met = self._met, True
@@ -131,13 +153,12 @@ class Program(_OnDevices):
         figures: list[Any] = []
         with interrupts_held(), hold(self.variables):
             for part, steps in self._calls(batches, count):
-                state, figures = self._run(self._values(), self._spread(part, steps), steps)
+                part = self._spread(part, steps)
+                self.ahead.meet(part, steps)
+                state, figures = self._run(self._values(), part, steps)
                 for variable, value in zip(self.variables, state, strict=True):
                     variable.rebind(value)
         return Logs(dict(zip(self.names, figures, strict=True)))
-
-    def _values(self) -> list[Any]:
-        return [v.slot for v in self.variables]
 
     def _calls(self, batches: Batch, count: int) -> Iterator[tuple[Batch, int]]:
         """Yields what goes into one call each: all, or where a loop would be slow each batch."""
@@ -203,8 +224,9 @@ class Prediction(_OnDevices):
         """Returns the model's outputs for a batch."""
         batch = self._spread(batch)
         with interrupts_held(), hold(self.variables):
+            self.ahead.meet(batch)
             with next(self._lanes):
-                outputs, new = self._run([v.slot for v in self.variables], batch)
+                outputs, new = self._run(self._values(), batch)
             for i, value in zip(self.written, new, strict=True):
                 self.variables[i].rebind(value)
         return rows_here(outputs)

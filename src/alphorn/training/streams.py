@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -73,7 +74,7 @@ class Stream:
         if self._begun is None:
             self.begin(rows)
         for item in self._items():
-            yield Block(as_batch(item))
+            yield Block(partial(as_batch, item))
         if hasattr(self.source, "on_epoch_end"):
             self.source.on_epoch_end()
 
