@@ -68,7 +68,7 @@ FLOORS: list[list[str]] = [
         training.background training.checkpoints
         training.shapes training.ragged training.workers training.known training.trimming
         training.lengths training.groups training.data training.streams training.calls training.lanes training.step training.compiled
-        training.position training.preparing training.report training.outputs training.cutting training.table_rows training.stepping
+        training.preparing training.outputs training.cutting training.rounding training.position training.report training.table_rows training.stepping
         training.measuring training.loop training.backup training.orbax training.compile_config""",
     ],
     [

@@ -1,7 +1,6 @@
 """How the batches of one run are cut, sorted and merged: only where the results stay the same."""
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,17 +46,16 @@ class Cutting:
 
     def __init__(self, model: Any, data: Any, step: str):
         self.model, self.data, self.step = model, data, step
-        self.trimming = _allowed(model, data, step)
+        apart = own_rows(distribution())
+        self.trimming = Trimming(why=_OWN_ROWS) if apart else allowed(model, data.tables[0], step)
         self.why = self.trimming.why
         self.full: list[tuple[int | None, ...]] = []
         self._groupings: dict[str, Grouping] = {}
-        if not isinstance(data, Table):
-            return
         repeats = step == "predict_step" and model._repeats()
         self._limit()
         if self.trimming.cuts:
             leaves = model.graph.flatten(data.tables[0], f"Model '{model.name}'")
-            self.full = self.output_sizes(data.whole(slice(0, 1)).x)
+            self.full = output_sizes(model, data.whole(slice(0, 1)).x, data.batch_size)
             moved = any(self.trimming.outputs) and self.trimming.shifts
             front = not moved and not (self.trimming.draws and step == "train_step")
             data.lengths.add(leaves, self.trimming.cuts, front)
@@ -80,21 +78,7 @@ class Cutting:
     @property
     def active(self) -> bool:
         """Whether batches may be shorter than the model's inputs say."""
-        lengths = self.data.lengths if isinstance(self.data, Table) else None
-        return lengths is not None and (bool(lengths.cut) or lengths.limited)
-
-    def output_sizes(self, x: Any) -> list[tuple[int | None, ...]]:
-        """Returns the shapes of the outputs without the batch axis, for inputs of these shapes."""
-        leaves = outputs_of(x)
-        known = _known(self.model).sizes
-        key = tuple((np.shape(unmask(leaf))[1:], is_masked(leaf)) for leaf in leaves)
-        if key not in known:
-            rows = self.data.batch_size if batch_is_fixed(self.model) else None
-            symbols = symbols_like(x, rows, any_steps=False)
-            with any_size():
-                spec = infer(self.model._enter, (symbols,), {"training": False})
-            known[key] = [s.shape[1:] for s in outputs_of(spec)]
-        return known[key]
+        return bool(self.data.lengths.cut) or self.data.lengths.limited
 
     def settle(self, order: str, batch_size: int | None = None) -> None:
         """Leaves out lengths that are too short for the model's windows.
@@ -119,7 +103,8 @@ class Cutting:
         if (sizes == self._most()).all():
             return True
         try:
-            found = self.output_sizes(self.data.cut_to(np.arange(1), sizes).x)
+            x = self.data.cut_to(np.arange(1), sizes).x
+            found = output_sizes(self.model, x, self.data.batch_size)
         except Exception:  # whatever it says: a window is longer than the batch
             return False
         for cut, now, full in zip(self.trimming.outputs, found, self.full, strict=True):
@@ -127,12 +112,14 @@ class Cutting:
                 return False
         return True
 
-    def with_targets(self, block: Block) -> Batch:
-        """Returns the batch, its targets and weights of steps cut as its outputs are."""
-        batch = block.batch
+    def taken(self, block: Block) -> Block:
+        """Returns a block with targets and weights of steps cut as the outputs are."""
         if not self.active or not any(self.trimming.outputs):
-            return batch
-        sizes = self.output_sizes(batch.x)
+            return block
+        return replace(block, take=lambda: self._with_targets(block.batch))
+
+    def _with_targets(self, batch: Batch) -> Batch:
+        sizes = output_sizes(self.model, batch.x, self.data.batch_size)
         front = self.data.lengths.front
         new: dict[int, Any] = {}
         losses = (
@@ -207,24 +194,41 @@ class Cutting:
         return size
 
 
-def running(cutting: Cutting | None) -> AbstractContextManager[None]:
-    """Returns a context for steps: where batches are cut, they may be of any size."""
-    return any_size() if cutting is not None and cutting.active else nullcontext()
+def output_sizes(model: Any, x: Any, batch_size: int | None = None) -> list[Any]:
+    """Returns the shapes of a model's outputs without the batch axis, for inputs of such shapes.
+
+    Args:
+        model: The model.
+        x: Its inputs.
+        batch_size: For a model that takes one only; by default that of `x`.
+    """
+    leaves = outputs_of(x)
+    known = _known(model).sizes
+    key = tuple((np.shape(unmask(leaf))[1:], is_masked(leaf)) for leaf in leaves)
+    if key not in known:
+        rows = (batch_size or np.shape(unmask(leaves[0]))[0]) if batch_is_fixed(model) else None
+        symbols = symbols_like(x, rows, any_steps=False)
+        with any_size():
+            spec = infer(model._enter, (symbols,), {"training": False})
+        known[key] = [s.shape[1:] for s in outputs_of(spec)]
+    return known[key]
 
 
-def _allowed(model: Any, data: Any, step: str) -> Trimming:
-    """Returns what may be cut in a step, with why not."""
+def allowed(model: Any, x: Any, step: str) -> Trimming:
+    """Returns what may be cut in a step, with why not.
+
+    Args:
+        model: The model.
+        x: Its inputs, a table or a batch.
+        step: "train_step", "test_step" or "predict_step".
+    """
     graph = getattr(model, "graph", None)
     if not trim_padding():
         return Trimming(why="config.trim_padding() is off")
     if graph is None:
         return Trimming(why=f"the call of '{model.name}' is code of your own")
-    if not isinstance(data, Table):
-        return Trimming(why="batches of a generator are as it makes them")
-    if own_rows(distribution()):
-        return Trimming(why=_OWN_ROWS)
     try:
-        leaves = graph.flatten(data.tables[0], f"Model '{model.name}'")
+        leaves = graph.flatten(x, f"Model '{model.name}'")
     except Exception:  # the step itself says what does not fit
         return Trimming(why="the data do not fit the inputs")
     for leaf, symbol in zip(leaves, graph.input_symbols, strict=True):

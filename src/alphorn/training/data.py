@@ -52,6 +52,8 @@ class Block:
         rows: Which rows of the table; None where there is no table.
         sizes: What they are cut or padded to, a number for each of the table's lengths.
         groups: As of their Batch.
+        steps: Of a stream's inputs: as they were given, as they run, and valid; None where no table
+            of lengths is behind them.
     """
 
     take: Callable[[], Batch]
@@ -59,6 +61,7 @@ class Block:
     rows: np.ndarray | None = None
     sizes: np.ndarray | None = None
     groups: Groups | None = None
+    steps: tuple[int, int, int] | None = None
 
     @cached_property
     def batch(self) -> Batch:

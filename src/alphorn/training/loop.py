@@ -9,7 +9,7 @@ import numpy as np
 from alphorn.distribution.processes import agreed, check_same
 from alphorn.errors import ArgumentError, DataError, UnexpectedArgumentError
 from alphorn.training.calls import Calls
-from alphorn.training.cutting import running
+from alphorn.training.cutting import Cutting
 from alphorn.training.data import Batch, Block, Table, is_table
 from alphorn.training.events import CallbackList, History
 from alphorn.training.known import keeps_state, named
@@ -17,6 +17,7 @@ from alphorn.training.lanes import IN_FLIGHT
 from alphorn.training.measuring import Measuring, bar
 from alphorn.training.position import Position
 from alphorn.training.report import PaddingReport
+from alphorn.training.rounding import running
 from alphorn.training.step import Logs, steps_per_call
 from alphorn.training.streams import Stream, is_stream
 from alphorn.training.workers import set_workers
@@ -217,19 +218,21 @@ class Trainer(Measuring):
     ) -> Logs | None:
         data, skip = position.data, position.step
         logs = Logs(position.logs) if skip else None
-        program, size, cutting, grouping = None, 1, None, None
+        program, first, size, grouping = None, None, 1, None
         plan: dict[str, Any] = {"order": order, "steps_per_epoch": limit}
         if isinstance(data, Table):
             first = data.whole(slice(0, data.batch_size))
             self._prepare(first, True)
             program = self._program("train_step")
-            cutting = self._cutting(data, "train_step")
+        cutting = self._cutting(data, "train_step")
+        if isinstance(cutting, Cutting):
             cutting.settle(order)
             grouping = cutting.grouping(order, planned)
             lengths = data.lengths
             several = lengths and len(lengths.shapes(data.batch_size, order).chosen) > 1
             alone = several or grouping or events.wants_batches or self.run_eagerly
-            size = 1 if alone else steps_per_call(self.steps_per_execution, self.variables, first)
+            if first is not None and not alone:
+                size = steps_per_call(self.steps_per_execution, self.variables, first)
             shapes = lengths.shapes(data.batch_size, order).chosen.tolist() if lengths else []
             plan |= {"rows": data.rows, "batch_size": data.batch_size, "lengths": shapes}
         position.keep(plan | {"steps a call": size}, rows)
@@ -237,16 +240,16 @@ class Trainer(Measuring):
         calls = Calls(data, rows, size, limit, order, skip, grouping)
 
         def batch_of(block: Block) -> Batch:
-            batch = block.batch if cutting is None else cutting.with_targets(block)
-            return self._with_class_weights(batch, weights) if weights else batch
+            return self._with_class_weights(block.batch, weights) if weights else block.batch
 
         with self._compiled_ahead(program, calls, cutting, batch_of):
             for block in calls:
                 if program is None:
                     self._prepare(block.batch, True)
                     program = self._program("train_step")
-                batch = batch_of(block)
+                block = cutting.taken(block)
                 self._note_block(block, data, cutting)
+                batch = batch_of(block)
                 events("train_batch_begin", position.step)
                 with running(cutting):
                     logs = program(batch, block.count)

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any
 
 import jax
@@ -14,13 +15,14 @@ from alphorn.errors import ArgumentError, DataError, UnexpectedArgumentError
 from alphorn.training.ahead import compiles_ahead
 from alphorn.training.calls import Calls
 from alphorn.training.compiled import fill_outputs, used_steps
-from alphorn.training.cutting import Cutting, running
+from alphorn.training.cutting import Cutting
 from alphorn.training.data import Batch, Block, Table
 from alphorn.training.events import Callback, CallbackList, History
 from alphorn.training.lanes import IN_FLIGHT
 from alphorn.training.outputs import Collected
 from alphorn.training.progress import ProgressBar
 from alphorn.training.report import PaddingReport
+from alphorn.training.rounding import Rounding, running
 from alphorn.training.step import Logs, steps_per_call
 from alphorn.training.stepping import Steps
 
@@ -65,32 +67,27 @@ class Measuring(Steps):
         self.reset_metrics()
         self.padding_report = PaddingReport()
         events("test_begin")
-        logs, step, program = Logs({}), 0, None
-        cutting, order, size = None, "as they stand", 1
-        times = 1
+        logs, step, program, first = Logs({}), 0, None, None
         if isinstance(data, Table):
             first = data.whole(slice(0, data.batch_size))
             self._prepare(first, False)
             program = self._program("test_step")
-            cutting, data, order, times = self._arranged(data, "test_step", limit, events)
-            told = _wants(events, "test") or self.run_eagerly
-            size = 1 if told else steps_per_call(self.steps_per_execution, self.variables, first)
-            size = size if times == 1 else 1
+        cutting, data, order, times = self._arranged(data, "test_step", limit, events)
+        told = _wants(events, "test") or self.run_eagerly
+        size = 1
+        if first is not None and not told and times == 1:
+            size = steps_per_call(self.steps_per_execution, self.variables, first)
         calls = Calls(data, data.order(order), size, limit, order)
-
-        def batch_of(block: Block) -> Batch:
-            return block.batch if cutting is None else cutting.with_targets(block)
-
-        with self._compiled_ahead(program, calls, cutting, batch_of):
+        with self._compiled_ahead(program, calls, cutting, attrgetter("batch")):
             for block in calls:
                 if program is None:
                     self._prepare(block.batch, False)
                     program = self._program("test_step")
-                batch = batch_of(block)
+                block = cutting.taken(block)
                 self._note_block(block, data, cutting)
                 events("test_batch_begin", step)
                 with running(cutting):
-                    logs = program(batch, block.count)
+                    logs = program(block.batch, block.count)
                 step += block.count * times
                 events("test_batch_end", step - 1, logs)
         figures = dict(logs)
@@ -98,12 +95,14 @@ class Measuring(Steps):
         return figures
 
     def _arranged(
-        self, data: Table, step: str, limit: int | None, events: CallbackList
-    ) -> tuple[Cutting, Table, str, int]:
-        """Returns how a table is cut, the table in batches as they run, the order of its rows, and
+        self, data: Any, step: str, limit: int | None, events: CallbackList
+    ) -> tuple[Cutting | Rounding, Any, str, int]:
+        """Returns how data are cut, the data in batches as they run, the order of their rows, and
         how many batches of the size that was asked for go into one.
         """
         cutting = self._cutting(data, step)
+        if isinstance(cutting, Rounding):
+            return cutting, data, "as they stand", 1
         partly = limit is not None and limit < data.steps
         if partly or cutting.sorts():
             cutting.settle("as they stand")
@@ -139,32 +138,30 @@ class Measuring(Steps):
         self.padding_report = PaddingReport()
         events("predict_begin")
         used: list[Any] = []
-        program, cutting, order, times, rows = None, None, "as they stand", 1, None
-        ragged = data.ragged
+        program, ragged = None, data.ragged
         if isinstance(data, Table):
             self._prepare(Batch(data.whole(slice(0, data.batch_size)).x), False)
             program = self._program("predict_step")
-            cutting, data, order, times = self._arranged(data, "predict_step", steps, events)
-            rows = data.order(order)
-        active = cutting is not None and cutting.active
+        cutting, data, order, times = self._arranged(data, "predict_step", steps, events)
+        full = cutting.full if isinstance(cutting, Cutting) and cutting.active else None
         front = isinstance(data, Table) and data.lengths.front
         results = Collected(self._repeats(), front, IN_FLIGHT)
         step = 0
-        calls = Calls(data, rows, 1, steps, order)
+        calls = Calls(data, data.order(order), 1, steps, order)
 
         def batch_of(block: Block) -> Batch:
             return Batch(block.batch.x)
 
         with self._compiled_ahead(program, calls, cutting, batch_of):
             for block in calls:
-                batch = batch_of(block)
                 if program is None:
-                    self._prepare(batch, False)
+                    self._prepare(batch_of(block), False)
                     program = self._program("predict_step")
+                block = cutting.taken(block)
                 self._note_block(block, data, cutting)
                 events("predict_batch_begin", step)
                 with running(cutting):
-                    outputs = program(batch)
+                    outputs = program(batch_of(block))
                 results.add(fill_outputs(outputs, self._repeats()), block.rows)
                 if ragged:
                     used.append(jax.tree.map(used_steps, outputs, is_leaf=is_masked))
@@ -173,8 +170,7 @@ class Measuring(Steps):
         events("predict_end")
         if not step:
             raise DataError("predict", received="no batches", expected="at least one")
-        sizes = cutting.full if cutting is not None and active and not ragged else None
-        joined = results.joined(sizes)
+        joined = results.joined(None if ragged else full)
         return jax.tree.map(_cut, joined, *used) if used else joined
 
     def _repeats(self) -> bool:
@@ -219,17 +215,18 @@ class Measuring(Steps):
         figures = dict(self._program(step)(batch, 1))
         return _told(figures, return_dict)
 
-    def _cutting(self, data: Any, step: str) -> Cutting:
-        """Returns how the batches of a table are cut in a step, found once for each table."""
+    def _cutting(self, data: Any, step: str) -> Cutting | Rounding:
+        """Returns how the batches of data are cut in a step, found once for each data."""
         kept = getattr(data, "cutting", None)
         if kept is None or kept.step != step or kept.model is not self:
-            kept = data.cutting = Cutting(self, data, step)
+            table = isinstance(data, Table)
+            kept = data.cutting = Cutting(self, data, step) if table else Rounding(self, step)
         return kept
 
-    def _note_block(self, block: Block, data: Any, cutting: Cutting | None) -> None:
+    def _note_block(self, block: Block, data: Any, cutting: Cutting | Rounding) -> None:
         """Counts in the report what a call computes."""
         report = self.padding_report = self.padding_report or PaddingReport()
-        report.why = cutting.why if cutting is not None and not cutting.active else ""
+        report.why = "" if cutting.active else cutting.why
         report.note(block, data.lengths if isinstance(data, Table) else None)
 
     @contextlib.contextmanager
@@ -237,7 +234,7 @@ class Measuring(Steps):
         self,
         program: Any,
         calls: Calls,
-        cutting: Cutting | None,
+        cutting: Cutting | Rounding,
         batch_of: Callable[[Block], Batch],
     ) -> Iterator[None]:
         """Has the programs of several kinds of calls compiled beside each other meanwhile."""
@@ -247,7 +244,7 @@ class Measuring(Steps):
         kinds = list(calls.kinds())
         with running(cutting):
             for block in kinds if len(kinds) > 1 else []:
-                program.begin(batch_of(block), block.count)
+                program.begin(batch_of(cutting.taken(block)), block.count)
         try:
             yield
         finally:

@@ -13,6 +13,7 @@ from alphorn.core.variable import Variable
 from alphorn.errors import ArgumentError
 from alphorn.training.data import Table
 from alphorn.training.interrupts import interrupts_held
+from alphorn.training.rounding import Rounding
 
 
 @dataclass
@@ -89,6 +90,9 @@ class Position:
                 self.data.begin(rows, self.step)
             self._assign(saved)  # callbacks have had this epoch's beginning twice
             self._set_generators(saved.facts["now"])
+        cutting = getattr(self.data, "cutting", None)
+        if saved is not None and isinstance(cutting, Rounding):
+            cutting.resume(saved.facts.get("met", []))
         self._plan = plan
 
     def state(self, value: Callable[[Variable], Any] = Variable.numpy) -> Saved:
@@ -103,6 +107,7 @@ class Position:
             "stopped": bool(self.model.stop_training),
             "logs": logs,
             "plan": self._plan,
+            "met": getattr(getattr(self.data, "cutting", None), "met", []),
             "begun": self._begun if self.step else now,
             "now": now,
             "optimizer": type(self.model.optimizer).__name__,

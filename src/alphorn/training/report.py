@@ -44,19 +44,18 @@ class PaddingReport:
         if block.program not in self._seen:
             self._seen.add(block.program)
             self.programs += 1
-        if block.sizes is None or block.rows is None or lengths is None:
+        counted = block.steps or _counted(block, lengths)
+        if block.sizes is None or counted is None:
             return
-        key, groups = tuple(block.sizes.tolist()), block.groups
+        key = tuple(block.sizes.tolist())
         if key not in self.lengths:
             self.lengths = sorted([*self.lengths, key])
-        padded, computed, valid = lengths.steps(block.rows, block.sizes)
-        if groups is not None:
-            self.groups = groups.rows
-            parts = zip(groups.spans, groups.sizes, strict=True)
-            computed = sum(lengths.steps(block.rows[span], sizes)[1] for span, sizes in parts)
-        self.padded += padded
-        self.computed += computed
-        self.valid += valid
+        if block.groups is not None:
+            self.groups = block.groups.rows
+        self.padded, self.computed, self.valid = (
+            before + now
+            for before, now in zip((self.padded, self.computed, self.valid), counted, strict=True)
+        )
 
     def __str__(self) -> str:
         if not self.lengths:
@@ -68,3 +67,14 @@ class PaddingReport:
             f"{self.share_left_out:.0%} of the padding left out; lengths {lengths};"
             f" {self.programs} programs" + (f"; {self.why}" if self.why else "")
         )
+
+
+def _counted(block: Block, lengths: Lengths | None) -> tuple[int, int, int] | None:
+    """Returns the steps of rows of a table: with all padding, as they run, and valid."""
+    if block.sizes is None or block.rows is None or lengths is None:
+        return None
+    padded, computed, valid = lengths.steps(block.rows, block.sizes)
+    if block.groups is not None:
+        parts = zip(block.groups.spans, block.groups.sizes, strict=True)
+        computed = sum(lengths.steps(block.rows[span], sizes)[1] for span, sizes in parts)
+    return padded, computed, valid

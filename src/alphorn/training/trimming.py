@@ -65,6 +65,12 @@ class Cut:
         parts = [of(data[i : i + _ROWS]) for i in range(0, len(data), _ROWS)]
         return np.concatenate(parts)
 
+    @property
+    def padding(self) -> Any:
+        """What no layer takes for valid; None where they want different things."""
+        found = {getattr(make, "keywords", {}).get("value", 0) for make in self.makers}
+        return found.pop() if len(found) == 1 else None
+
 
 @dataclass(frozen=True)
 class Trimming:
