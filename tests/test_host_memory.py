@@ -18,9 +18,9 @@ import alphorn as keras
 jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 wide = [keras.layers.Dense(256, activation="tanh") for _ in range(4)]
-model = keras.Sequential([keras.Input((64,)), *wide, keras.layers.Dense(1)])
+model = keras.Sequential([keras.Input((16,)), *wide, keras.layers.Dense(1)])
 model.compile("sgd", "mse")
-x, y = np.ones((32768, 64), "float32"), np.ones((32768, 1), "float32")
+x, y = np.ones((32768, 16), "float32"), np.ones((32768, 1), "float32")
 model.fit(x, y, batch_size=32768, epochs=3, verbose=0)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 model.fit(x, y, batch_size=32768, epochs=3, verbose=0)
