@@ -41,7 +41,7 @@ def _holding_up() -> Iterator[None]:
         _note(time.perf_counter() - begun - (_held_up - before))
 
 
-# One compilation keeps two cores busy, and so does the run that asks; it takes up to 400 MB.
+# One compilation keeps two cores busy, and so does the run that asks; each takes memory.
 _CORES = 2
 _MOST_WORKERS = 4
 

@@ -114,7 +114,7 @@ class Cutting:
 
     def taken(self, block: Block) -> Block:
         """Returns a block with targets and weights of steps cut as the outputs are."""
-        if not self.active or not any(self.trimming.outputs):
+        if self.step == "predict_step" or not self.active or not any(self.trimming.outputs):
             return block
         return replace(block, take=lambda: self._with_targets(block.batch))
 

@@ -41,9 +41,8 @@ class PaddingReport:
 
     def note(self, block: Block, lengths: Lengths | None) -> None:
         """Counts a call on a block of a table."""
-        if block.program not in self._seen:
-            self._seen.add(block.program)
-            self.programs += 1
+        self._seen.add(block.program)
+        self.programs = len(self._seen)
         counted = block.steps or _counted(block, lengths)
         if block.sizes is None or counted is None:
             return
