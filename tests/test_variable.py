@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import alphorn as keras
-from alphorn import StateError, Variable
-from alphorn.core.scope import current_scope
+from alphorn import StateError, Variable, initializers
+from alphorn.core.scope import current_scope, shapes_of
+from alphorn.program_cache import after_compilations
+from alphorn.random import SeedGenerator
 
 W = np.array([[1.0, -2.0], [3.0, 4.0]], "float32")
 X = np.array([[0.5, 1.0], [-1.0, 2.0]], "float32")
@@ -359,6 +361,52 @@ def test_variables_are_born_concrete_in_any_trace():
     assert len(made) >= 4 and all(same(v.value, [1, 1]) for v in made)
     with pytest.raises(StateError, match="would start from a traced array"):
         jax.jit(lambda x: Variable(x).value)(x)
+
+
+_compiled: list[float] = []
+after_compilations(_compiled.append)
+
+
+@pytest.mark.parametrize(
+    ("initializer", "programs"),
+    [(initializers.GlorotUniform, 1), (initializers.Orthogonal, 1), (initializers.Zeros, 0)],
+)
+def test_a_first_value_is_one_program_even_inside_a_trace(initializer, programs):
+    """No counter of the draw is computed apart, which a program would keep as its constant."""
+    made = []
+
+    def build(rows):
+        made.append(Variable(initializer(seed=1) if programs else initializer(), (rows, 7)))
+        _compiled.clear()
+        made.append(Variable(initializer(seed=1) if programs else initializer(), (rows, 9)))
+        return len(_compiled)
+
+    assert build(11) == programs
+    counts = []
+    jax.make_jaxpr(lambda x: counts.append(build(13)) or x)(1.0)
+    jax.vmap(lambda x: counts.append(build(17)) or x)(jnp.ones(2))
+    assert counts == [programs, programs]
+    assert all(
+        isinstance(v.value, jax.Array) and not isinstance(v.value, jax.core.Tracer) for v in made
+    )
+
+
+def test_an_initializer_with_a_generator_draws_inside_a_trace():
+    generator = SeedGenerator(3)
+    draw = initializers.RandomUniform(seed=generator)
+    made = []
+
+    def build(x):
+        made.append(Variable(draw, (2, 3)))
+        return x + made[-1].value.sum()
+
+    shapes_of(lambda: build(0.0))
+    made.append(Variable(initializers.RandomUniform(seed=SeedGenerator(3)), (2, 3)))
+    assert same(made[0].value, made[1].value)
+    with pytest.raises(StateError, match="would start from a traced array"):
+        jax.jit(lambda x: keras.functional(build, [generator.state])([x], 1.0)[0])(
+            generator.state.value
+        )
 
 
 # --- what JAX's caches keep

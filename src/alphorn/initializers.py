@@ -4,6 +4,7 @@ With an integer seed an initializer gives the same values at every call, as in K
 draws a seed from the process's stream (`set_random_seed`) when it is made.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar
@@ -68,6 +69,11 @@ class Initializer(Configurable):
         return type(self).from_config(self.get_config())
 
 
+def _filled(shape: Shape, value: int, dtype: Any) -> Array:
+    """Returns an array made on the host: `jnp.full` compiles a program for each shape."""
+    return jax.device_put(np.full(shape, value, jnp.dtype(dtype or floatx())))
+
+
 class Zeros(Initializer):
     """Zeros.
 
@@ -79,7 +85,7 @@ class Zeros(Initializer):
 
     def __call__(self, shape: Shape, dtype: Any = None) -> Array:
         """Returns zeros."""
-        return jnp.zeros(shape, dtype or floatx())
+        return _filled(shape, 0, dtype)
 
 
 class Ones(Initializer):
@@ -89,7 +95,7 @@ class Ones(Initializer):
 
     def __call__(self, shape: Shape, dtype: Any = None) -> Array:
         """Returns ones."""
-        return jnp.ones(shape, dtype or floatx())
+        return _filled(shape, 1, dtype)
 
 
 class Constant(Initializer):
@@ -301,10 +307,15 @@ class Orthogonal(_Random):
                 "Orthogonal", received=f"shape {tuple(shape)}", expected="at least two axes"
             )
         rows, columns = math.prod(shape[:-1]), shape[-1]
-        draw = jax.random.normal(self._key(), (max(rows, columns), min(rows, columns)))
-        q, r = jnp.linalg.qr(draw)
-        q = q * jnp.sign(jnp.diag(r))
-        return (self.gain * (q.T if rows < columns else q).reshape(shape)).astype(dtype or floatx())
+        matrix = _orthogonal(self._key(), self.gain, rows, columns)
+        return matrix.reshape(shape).astype(dtype or floatx())
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _orthogonal(key: Array, gain: float, rows: int, columns: int) -> Array:
+    q, r = jnp.linalg.qr(jax.random.normal(key, (max(rows, columns), min(rows, columns))))
+    q = q * jnp.sign(jnp.diag(r))
+    return gain * (q.T if rows < columns else q)
 
 
 def get(identifier: Any) -> Callable | None:

@@ -21,8 +21,33 @@ from jax.extend.core import get_opaque_trace_state
 
 R = TypeVar("R")
 
-current_trace = functools.partial(get_opaque_trace_state, convention="nnx")
-EAGER = current_trace()
+# The trace around code that runs at once in the midst of one: see `outside_traces`.
+_left: contextvars.ContextVar[Any] = contextvars.ContextVar("left", default=None)
+_opaque_trace = functools.partial(get_opaque_trace_state, convention="nnx")
+EAGER = _opaque_trace()
+
+
+def current_trace() -> Any:
+    """Returns what stands for the open trace; `EAGER` outside of all."""
+    trace = _opaque_trace()
+    left = _left.get() if trace == EAGER else None
+    return trace if left is None else left
+
+
+@contextlib.contextmanager
+def outside_traces() -> Iterator[None]:
+    """Runs operations at once though JAX traces around them; scopes and their rules stay.
+
+    Not `jax.ensure_compile_time_eval`: that also takes jitted functions apart, operation by operation,
+    and what needs no argument in them (a draw counts twice its size) becomes a constant of a program.
+    """
+    token = _left.set(current_trace())
+    try:
+        with jax.core.eval_context():
+            yield
+    finally:
+        _left.reset(token)
+
 
 # Part of the key of JAX's caches.
 _cache_token = jax.make_user_context(None)

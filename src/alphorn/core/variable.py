@@ -26,6 +26,7 @@ from alphorn.core.scope import (
     Scope,
     current_scope,
     current_trace,
+    outside_traces,
     record,
     slot_may_be_read,
     staging,
@@ -104,39 +105,45 @@ class Variable:
         self.constraint: Any = None
         self.overwrite_with_gradient = False
         self.lock = threading.RLock()
-        # A concrete first value even while JAX traces: a layer may build under jit, scan or vmap.
-        with jax.ensure_compile_time_eval():
-            if callable(initializer) and not hasattr(initializer, "shape"):
-                if shape is None:
-                    raise ShapeError(
-                        f"Variable '{self.name}'",
-                        received="an initializer without a shape",
-                        expected="shape=(...) beside it",
-                    )
-                dtype = jnp.dtype(dtype or floatx())
-                take(f"Variable '{self.name}'", shape, dtype.itemsize)
-                value = jnp.asarray(unwrap(initializer(tuple(shape), dtype=dtype)), dtype)
-            else:
-                value = _owned_array(unwrap(initializer), dtype)
-        if shape is not None and tuple(shape) != value.shape:
-            raise ShapeError(
-                f"Variable '{self.name}'", received=value.shape, expected=f"shape {tuple(shape)}"
-            )
-        if isinstance(value, Tracer):
-            raise StateError(
-                f"Variable '{self.name}' would start from a traced array",
-                received=value,
-                expected="a first value that does not depend on traced inputs",
-                fix="make the Variable outside jit, or initialize it by a function",
-            )
+        value = self._first_value(initializer, shape, dtype)
         self._slot: Array = value
         self.version = 0
         self.dtype = value.dtype
         self.layout: Any = None
-        with jax.ensure_compile_time_eval():
+        with outside_traces():
             place([self]) if layout is None else self.lay_out(layout)
         for scope in _open_scopes():
             scope.values[self] = self._slot
+
+    def _first_value(self, initializer: Any, shape: Sequence[int] | None, dtype: Any) -> Array:
+        """Returns a concrete array even while JAX traces: a layer may build under jit, scan or vmap."""
+        drawn = callable(initializer) and not hasattr(initializer, "shape")
+        if drawn and shape is None:
+            raise ShapeError(
+                f"Variable '{self.name}'",
+                received="an initializer without a shape",
+                expected="shape=(...) beside it",
+            )
+        try:
+            with outside_traces():
+                if drawn:
+                    dtype = jnp.dtype(dtype or floatx())
+                    take(f"Variable '{self.name}'", shape, dtype.itemsize)
+                    value = jnp.asarray(unwrap(initializer(tuple(shape), dtype=dtype)), dtype)
+                else:
+                    value = _owned_array(unwrap(initializer), dtype)
+        except jax.errors.UnexpectedTracerError as error:
+            raise StateError(
+                f"Variable '{self.name}' would start from a traced array",
+                received=initializer,
+                expected="a first value that does not depend on traced inputs",
+                fix="make the Variable outside jit, or initialize it by a function",
+            ) from error
+        if shape is not None and tuple(shape) != value.shape:
+            raise ShapeError(
+                f"Variable '{self.name}'", received=value.shape, expected=f"shape {tuple(shape)}"
+            )
+        return value
 
     @property
     def value(self) -> Array:
@@ -329,7 +336,10 @@ def _owned_array(value: Any, dtype: Any = None) -> Array:
     """Returns a copy: donation would delete an array that the user kept."""
     if dtype is None and not hasattr(value, "dtype") and np.asarray(value).dtype.kind == "f":
         dtype = floatx()
-    return jnp.array(value, dtype=None if dtype is None else jnp.dtype(dtype), copy=True)
+    dtype = None if dtype is None else jnp.dtype(dtype)
+    if isinstance(value, np.ndarray | np.generic):  # `jnp.array` compiles a program for each shape
+        return jax.device_put(np.array(value, dtype))
+    return jnp.array(value, dtype=dtype, copy=True)
 
 
 def unwrap(value: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Unpack
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from alphorn import activations
@@ -298,14 +299,19 @@ class GRUCell(_Cell):
         )
 
 
-def bias_of_gates(initializer: Callable[..., Array], units: int, dtype: Any) -> Array:
-    """Returns an LSTM's first bias `(4 units,)`, with ones for the forget gate."""
+def bias_of_gates(
+    initializer: Callable[..., Array], units: int, dtype: Any, before: int = 1
+) -> Array:
+    """Returns an LSTM's first bias, with ones for the forget gate, `before` gates and before two.
+
+    It is joined on the host: `jnp.concatenate` compiles a program for each size.
+    """
     parts = [
-        initializer((units,), dtype=dtype),
-        jnp.ones((units,), dtype),
+        initializer((before * units,), dtype=dtype),
+        np.ones(units, dtype),
         initializer((2 * units,), dtype=dtype),
     ]
-    return jnp.concatenate(parts)
+    return jax.device_put(np.concatenate([np.asarray(part) for part in parts]))
 
 
 def _build(cell: Any, input_shape: Any) -> None:

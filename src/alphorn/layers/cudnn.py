@@ -7,7 +7,7 @@ from jax import Array
 
 from alphorn.constraints import AsConstraint
 from alphorn.initializers import AsInitializer
-from alphorn.layers.cells import GRUCell, LSTMCell
+from alphorn.layers.cells import GRUCell, LSTMCell, bias_of_gates
 from alphorn.layers.recurrent import _Fused
 from alphorn.regularizers import AsRegularizer
 
@@ -31,12 +31,7 @@ class _CuDNNLSTMCell(LSTMCell):
         """Returns the initializer's values, with ones for the forget gate's second."""
         if not self.unit_forget_bias:
             return self.bias_initializer(shape, dtype=dtype)
-        parts = [
-            self.bias_initializer((5 * self.units,), dtype=dtype),
-            jnp.ones((self.units,), dtype),
-            self.bias_initializer((2 * self.units,), dtype=dtype),
-        ]
-        return jnp.concatenate(parts)
+        return bias_of_gates(self.bias_initializer, self.units, dtype, before=5)
 
     def kernels(self) -> tuple[Array, Array]:
         """Returns the kernels as cuDNN reads them."""
