@@ -361,6 +361,8 @@ def test_variables_are_born_concrete_in_any_trace():
     assert len(made) >= 4 and all(same(v.value, [1, 1]) for v in made)
     with pytest.raises(StateError, match="would start from a traced array"):
         jax.jit(lambda x: Variable(x).value)(x)
+    with pytest.raises(StateError, match="would start from a traced array"):
+        jax.jit(lambda x: Variable(lambda shape, dtype: x, shape=(2,)).value)(x)
 
 
 _compiled: list[float] = []

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax.core import Tracer
+from jax.core import Tracer, eval_context
 from jax.extend.core import get_opaque_trace_state
 
 R = TypeVar("R")
@@ -43,7 +43,7 @@ def outside_traces() -> Iterator[None]:
     """
     token = _left.set(current_trace())
     try:
-        with jax.core.eval_context():
+        with eval_context():
             yield
     finally:
         _left.reset(token)

@@ -117,28 +117,27 @@ class Variable:
 
     def _first_value(self, initializer: Any, shape: Sequence[int] | None, dtype: Any) -> Array:
         """Returns a concrete array even while JAX traces: a layer may build under jit, scan or vmap."""
-        drawn = callable(initializer) and not hasattr(initializer, "shape")
-        if drawn and shape is None:
-            raise ShapeError(
-                f"Variable '{self.name}'",
-                received="an initializer without a shape",
-                expected="shape=(...) beside it",
-            )
-        try:
-            with outside_traces():
-                if drawn:
-                    dtype = jnp.dtype(dtype or floatx())
-                    take(f"Variable '{self.name}'", shape, dtype.itemsize)
-                    value = jnp.asarray(unwrap(initializer(tuple(shape), dtype=dtype)), dtype)
-                else:
-                    value = _owned_array(unwrap(initializer), dtype)
-        except jax.errors.UnexpectedTracerError as error:
+        value: Any = None
+        with contextlib.suppress(jax.errors.UnexpectedTracerError), outside_traces():
+            if not callable(initializer) or hasattr(initializer, "shape"):
+                value = _owned_array(unwrap(initializer), dtype)
+            elif shape is None:
+                raise ShapeError(
+                    f"Variable '{self.name}'",
+                    received="an initializer without a shape",
+                    expected="shape=(...) beside it",
+                )
+            else:
+                dtype = jnp.dtype(dtype or floatx())
+                take(f"Variable '{self.name}'", shape, dtype.itemsize)
+                value = jnp.asarray(unwrap(initializer(tuple(shape), dtype=dtype)), dtype)
+        if value is None or isinstance(value, Tracer):
             raise StateError(
                 f"Variable '{self.name}' would start from a traced array",
                 received=initializer,
                 expected="a first value that does not depend on traced inputs",
                 fix="make the Variable outside jit, or initialize it by a function",
-            ) from error
+            )
         if shape is not None and tuple(shape) != value.shape:
             raise ShapeError(
                 f"Variable '{self.name}'", received=value.shape, expected=f"shape {tuple(shape)}"
