@@ -393,6 +393,19 @@ def test_a_first_value_is_one_program_even_inside_a_trace(initializer, programs)
     )
 
 
+@pytest.mark.parametrize("size", [64, 2**19])
+def test_an_array_that_a_variable_starts_from_or_is_assigned_stays_the_users(size):
+    room = np.zeros(size + 16, "float32")
+    at = -room.ctypes.data % 64 // 4  # where JAX would take the memory itself
+    given = room[at : at + size]
+    first = Variable(given)
+    second = Variable(initializers.Zeros(), (size,))
+    second.assign(given)
+    given[:] = 5
+    assert not first.numpy().any() and not second.numpy().any()
+    assert Variable(initializers.Ones(), (size,)).numpy().all()
+
+
 def test_an_initializer_with_a_generator_draws_inside_a_trace():
     generator = SeedGenerator(3)
     draw = initializers.RandomUniform(seed=generator)

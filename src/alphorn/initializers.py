@@ -16,6 +16,7 @@ from jax import Array
 
 from alphorn.config import draw_seed, floatx
 from alphorn.core.random import SeedGenerator, as_key
+from alphorn.core.variable import SMALL_BYTES
 from alphorn.errors import ArgumentError
 from alphorn.fields import Configurable, Converter
 from alphorn.naming import deserialize as _deserialize
@@ -70,8 +71,10 @@ class Initializer(Configurable):
 
 
 def _filled(shape: Shape, value: int, dtype: Any) -> Array:
-    """Returns an array made on the host: `jnp.full` compiles a program for each shape."""
-    return jax.device_put(np.full(shape, value, jnp.dtype(dtype or floatx())))
+    dtype = jnp.dtype(dtype or floatx())
+    if np.prod(shape) * dtype.itemsize > SMALL_BYTES:
+        return jnp.full(shape, value, dtype)
+    return jax.device_put(np.full(shape, value, dtype))
 
 
 class Zeros(Initializer):

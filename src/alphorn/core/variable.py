@@ -55,6 +55,10 @@ def autocast_to(dtype: Any) -> Iterator[None]:
         _autocast.reset(token)
 
 
+# Arrays up to this size are made on the host, since `jnp.full` and `jnp.array` compile a program for each
+# shape; larger ones would be held twice meanwhile.
+SMALL_BYTES = 1 << 20
+
 _OF_ARRAYS = frozenset(n for n in dir(Array) if not n.startswith("_")) | {"tolist"}
 
 
@@ -336,7 +340,7 @@ def _owned_array(value: Any, dtype: Any = None) -> Array:
     if dtype is None and not hasattr(value, "dtype") and np.asarray(value).dtype.kind == "f":
         dtype = floatx()
     dtype = None if dtype is None else jnp.dtype(dtype)
-    if isinstance(value, np.ndarray | np.generic):  # `jnp.array` compiles a program for each shape
+    if isinstance(value, np.ndarray | np.generic) and value.nbytes <= SMALL_BYTES:
         return jax.device_put(np.array(value, dtype))
     return jnp.array(value, dtype=dtype, copy=True)
 
