@@ -363,6 +363,8 @@ def test_variables_are_born_concrete_in_any_trace():
         jax.jit(lambda x: Variable(x).value)(x)
     with pytest.raises(StateError, match="would start from a traced array"):
         jax.jit(lambda x: Variable(lambda shape, dtype: x, shape=(2,)).value)(x)
+    with pytest.raises(StateError, match="would start from a traced array"):
+        jax.jit(lambda x: Variable(lambda shape, dtype: np.asarray(x), shape=(2,)).value)(x)
 
 
 _compiled: list[float] = []

@@ -55,6 +55,9 @@ def autocast_to(dtype: Any) -> Iterator[None]:
         _autocast.reset(token)
 
 
+# What JAX raises where a first value needs a traced array.
+_TRACED = (jax.errors.UnexpectedTracerError, jax.errors.TracerArrayConversionError)
+
 # Arrays up to this size are made on the host, since `jnp.full` and `jnp.array` compile a program for each
 # shape; larger ones would be held twice meanwhile.
 SMALL_BYTES = 1 << 20
@@ -122,7 +125,7 @@ class Variable:
     def _first_value(self, initializer: Any, shape: Sequence[int] | None, dtype: Any) -> Array:
         """Returns a concrete array even while JAX traces: a layer may build under jit, scan or vmap."""
         value: Any = None
-        with contextlib.suppress(jax.errors.UnexpectedTracerError), outside_traces():
+        with contextlib.suppress(*_TRACED), outside_traces():
             if not callable(initializer) or hasattr(initializer, "shape"):
                 value = _owned_array(unwrap(initializer), dtype)
             elif shape is None:

@@ -203,6 +203,7 @@ class LSTMCell(_Cell):
 
     gates = 4
     states = 2
+    before_forget = 1  # gates whose bias stands before the one that may begin with ones
     units: int
     activation: AsActivation = "tanh"
     recurrent_activation: AsActivation = "sigmoid"
@@ -225,7 +226,7 @@ class LSTMCell(_Cell):
         """Returns the initializer's values, with ones for the forget gate."""
         if not self.unit_forget_bias:
             return self.bias_initializer(shape, dtype=dtype)
-        return bias_of_gates(self.bias_initializer, self.units, dtype)
+        return bias_of_gates(self.bias_initializer, self.units, dtype, self.before_forget)
 
     def maths(self) -> cells.Cell:
         """Returns the maths of one step."""

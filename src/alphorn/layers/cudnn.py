@@ -1,13 +1,11 @@
 """CuDNNLSTM and CuDNNGRU, as Keras 2 has them: on any device, with any mask."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import Array
 
 from alphorn.constraints import AsConstraint
 from alphorn.initializers import AsInitializer
-from alphorn.layers.cells import GRUCell, LSTMCell, bias_of_gates
+from alphorn.layers.cells import GRUCell, LSTMCell
 from alphorn.layers.recurrent import _Fused
 from alphorn.regularizers import AsRegularizer
 
@@ -23,15 +21,11 @@ def read_by_cudnn(kernel: Array, gates: int) -> Array:
 
 
 class _CuDNNLSTMCell(LSTMCell):
+    before_forget = 5
+
     def bias_shape(self) -> tuple[int, ...]:
         """Both products have a bias."""
         return (8 * self.units,)
-
-    def first_bias(self, shape: Any, dtype: Any = None) -> Array:
-        """Returns the initializer's values, with ones for the forget gate's second."""
-        if not self.unit_forget_bias:
-            return self.bias_initializer(shape, dtype=dtype)
-        return bias_of_gates(self.bias_initializer, self.units, dtype, before=5)
 
     def kernels(self) -> tuple[Array, Array]:
         """Returns the kernels as cuDNN reads them."""
