@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import alphorn as keras
 from alphorn import config, layers
 from alphorn.errors import ArgumentError
+from alphorn.training import cutting
 from alphorn.training.data import Table
 from alphorn.training.shapes import Shapes, grouped_rows
 from nets import FEATURES, IDS, LABELS, RAGGED, WORDS, X, Y, compiled, line, rnn, tagger
@@ -24,7 +25,9 @@ LENGTHS = np.minimum(RANDOM.integers(1, 41, 2000), RANDOM.integers(1, 41, 2000))
 
 
 @pytest.fixture(autouse=True)
-def trimming_stays_on():
+def trimming_stays_on(monkeypatch: pytest.MonkeyPatch):
+    # As many lengths as where no layer skips padding by itself, which test_groups looks at.
+    monkeypatch.setattr(cutting, "padding_cost", lambda graph: 1.0)
     yield
     config.set_trim_padding(True)
 
@@ -50,6 +53,21 @@ def test_no_other_lengths_compute_fewer_steps(needs: list[int]) -> None:
 def test_one_batch_has_one_length() -> None:
     assert Shapes(np.array([[3], [7]]), 4).chosen.tolist() == [[7]]
     assert Shapes(np.array([[3, 30], [7, 20]]), 4, "sorted").chosen.tolist() == [[7, 32]]
+
+
+def test_where_padding_costs_little_another_length_must_save_more_of_it() -> None:
+    def chosen(sizes: np.ndarray, cost: float) -> list[list[int]]:
+        return Shapes(sizes, 8, "sorted", cost).chosen.tolist()
+
+    one, two = LENGTHS, np.hstack([LENGTHS, LENGTHS[::-1]])
+    for sizes in (one, two):
+        shapes = [chosen(sizes, cost) for cost in (1.0, 0.1, 0.0)]
+        assert len(shapes[0]) > len(shapes[1]) > len(shapes[2]) == 1
+        assert all(found[-1] == shapes[2][0] for found in shapes)
+    # Half of all rows have 104 steps of padding, of which a share counts beside 156 valid ones a row.
+    halves = np.repeat([[104], [208]], 128, 0)
+    assert chosen(halves, 0.14) == [[208]]
+    assert chosen(halves, 0.18) == [[104], [208]]
 
 
 # --- the order of rows in fit(group_by_length=True)

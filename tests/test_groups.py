@@ -274,6 +274,52 @@ def test_a_step_of_ones_own_sees_whole_batches() -> None:
 # --- the choice of groups
 
 
+RECURRENT = {
+    "LSTM": lambda: layers.LSTM(6),
+    "both ways": lambda: layers.Bidirectional(layers.GRU(3)),
+    "a cell": lambda: layers.RNN(layers.LSTMCell(6)),
+    "both ways, a cell": lambda: layers.Bidirectional(layers.RNN(layers.LSTMCell(3))),
+    "convolution": lambda: layers.Conv1D(6, 3, padding="same"),
+    "pooling": layers.GlobalAveragePooling1D,
+}
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_a_padded_step_costs_what_layers_do_not_skip(monkeypatch, kind: str) -> None:
+    def cost(*before: Any) -> float:
+        begin, h = embedded()
+        for layer in (*before, RECURRENT[kind]()):
+            h = layer(h)
+        return groups.padding_cost(keras.Model(begin, h).graph)
+
+    skips = kind in ("LSTM", "both ways")
+    assert cost() == (1 / 16 if skips else 1.0)
+    mixed = cost(layers.Conv1D(6, 3, padding="same"))
+    assert 1 / 8 < mixed < 1 if skips else mixed == 1.0
+    monkeypatch.setattr(groups, "on_cpu", lambda: False)  # there a loop runs all steps
+    assert cost() == 1.0
+
+
+def test_padded_steps_of_outputs_cost_more() -> None:
+    begin, h = embedded()
+    h = layers.LSTM(6, return_sequences=True)(h)
+    h = layers.TimeDistributed(layers.Dense(2))(h)
+    assert groups.padding_cost(keras.Model(begin, h).graph) == 1 / 8
+
+
+def test_few_lengths_where_layers_skip_padding() -> None:
+    def lengths(layer: Any) -> list[tuple[int, ...]]:
+        model = keras.Sequential([layers.Embedding(WORDS, 4, mask_zero=True), layer])
+        model.compile("sgd", "mse")
+        spread = 1 + (np.linspace(0, 1, 512) ** 2 * (TIME - 1)).astype(int)
+        model.predict(ids(lengths=spread), batch_size=BATCH, verbose=0)
+        return model.padding_report.lengths
+
+    recurrent, convolved = lengths(layers.LSTM(4)), lengths(layers.GlobalMaxPooling1D())
+    assert 1 < len(recurrent) < len(convolved)
+    assert recurrent[-1] == convolved[-1] == (TIME,)
+
+
 @given(
     st.lists(st.integers(1, 50), min_size=33, max_size=90),
     st.integers(0, 2**31),

@@ -18,7 +18,7 @@ from alphorn.layers.recurrent import _Recurrent
 from alphorn.layers.wrappers import Bidirectional
 from alphorn.training.compiled import outputs_of
 from alphorn.training.data import Batch, Block, Table
-from alphorn.training.groups import ENOUGH_BATCHES, Grouping, can_part, pay
+from alphorn.training.groups import ENOUGH_BATCHES, Grouping, can_part, padding_cost, pay
 from alphorn.training.known import coupling, is_ours, named, overridden
 from alphorn.training.preparing import batch_is_fixed, symbols_like
 from alphorn.training.ragged import Ragged
@@ -59,6 +59,8 @@ class Cutting:
             moved = any(self.trimming.outputs) and self.trimming.shifts
             front = not moved and not (self.trimming.draws and step == "train_step")
             data.lengths.add(leaves, self.trimming.cuts, front)
+        if model.graph is not None:
+            data.lengths.padding_cost = padding_cost(model.graph)
         # A recurrent layer repeats behind a row's end what one padded step shows.
         data.lengths.margin = int(repeats and (data.ragged or any(self.trimming.outputs)))
 

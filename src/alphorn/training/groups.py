@@ -6,7 +6,7 @@ saves little. Rows that stand in order of their lengths can be cut group by grou
 
 import contextvars
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,10 @@ import numpy as np
 from jax import Array
 
 from alphorn.core.context import set_context
+from alphorn.kernels.device import on_cpu
 from alphorn.layers.embedding import Embedding
 from alphorn.layers.normalization import BatchNormalization
-from alphorn.layers.recurrent import _Recurrent
+from alphorn.layers.recurrent import GRU, LSTM, SimpleRNN, _Recurrent
 from alphorn.layers.wrappers import Bidirectional, TimeDistributed
 from alphorn.training.lengths import Lengths
 from alphorn.training.shapes import rounded_up, sampled_rows, sorted_rows
@@ -28,6 +29,9 @@ ENOUGH_BATCHES = 32
 # Each group is the model once more in the program: compiled once, but not for nothing.
 _MOST_GROUPS = 3
 _LEAST_GAIN = 0.07
+# What a padded step costs that is skipped: its lookup and its room; and where it is put out.
+_SKIPPED_COST = 1 / 16
+_OUTPUT_COST = 1 / 16
 # Groups begin at multiples of a batch's eighth; below so many rows a product is slow.
 _PARTS = 8
 _LEAST_ROWS = 4
@@ -99,17 +103,34 @@ def can_part(graph: Any) -> bool:
 
 def pay(graph: Any) -> bool:
     """Returns whether most of the work at steps is done by layers that skip no padding."""
-    skipping = others = 0
+    whole = (_Recurrent, Bidirectional, TimeDistributed)
+    return sum(-size if isinstance(op, whole) else size for op, size in _work_at_steps(graph)) > 0
+
+
+def padding_cost(graph: Any) -> float:
+    """Returns about what a padded step costs, as a share of a valid one."""
+    work = list(_work_at_steps(graph))
+    skipped = sum(size for operation, size in work if _skips_padding(operation))
+    if not skipped or not on_cpu():
+        return 1.0
+    least = _SKIPPED_COST + _OUTPUT_COST * any(s.ndim > 2 for s in graph.output_symbols)
+    return max(1 - skipped / sum(size for _, size in work), least)
+
+
+def _work_at_steps(graph: Any) -> Iterator[tuple[Any, int]]:
+    """Yields the layers that run at steps, each with its multiplications a step."""
     for node in graph.nodes:
         operation = node.operation
         if isinstance(operation, Embedding) or all(len(s.shape) < 3 for s in node.inputs):
             continue
-        size = sum(v.size for v in getattr(operation, "variables", ()) if v.ndim > 1)
-        if isinstance(operation, _Recurrent | Bidirectional | TimeDistributed):
-            skipping += size
-        else:
-            others += size
-    return others > skipping
+        variables = getattr(operation, "variables", ())
+        yield operation, sum(v.size for v in variables if v.ndim > 1)
+
+
+def _skips_padding(operation: Any) -> bool:
+    if isinstance(operation, Bidirectional):
+        operation = operation.forward_layer
+    return isinstance(operation, SimpleRNN | GRU | LSTM | TimeDistributed)
 
 
 class Grouping:

@@ -48,6 +48,7 @@ class Lengths:
         self.cut: list[Any] = []
         self.limited = False  # whether lists go where a number of steps is named
         self.margin = 0
+        self.padding_cost = 1.0  # of a step that no row needs, as a share of a valid one
         self._rows = rows
         self._columns = [_Column(c) for leaf in self.ragged for c in leaf.sizes.T]
         self._places: dict[int, list[int]] = {}
@@ -124,9 +125,10 @@ class Lengths:
 
     def shapes(self, batch_size: int, order: str) -> Shapes:
         """Returns the shapes of batches, chosen once for each way in which rows come."""
-        key = batch_size, order, self.margin
+        key = batch_size, order, self.margin, self.padding_cost
         if key not in self._shapes:
-            self._shapes[key] = Shapes(self.needs + self.margin, batch_size, order)
+            needs = self.needs + self.margin
+            self._shapes[key] = Shapes(needs, batch_size, order, self.padding_cost)
         return self._shapes[key]
 
     def covering(self, rows: np.ndarray, batch_size: int, order: str) -> np.ndarray:

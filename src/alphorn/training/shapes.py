@@ -16,6 +16,8 @@ _BATCHES_A_SHAPE = 8
 _ROWS_A_SHAPE = 128
 # Batches that are looked at, where their rows are drawn anew each epoch.
 _SAMPLE = 256
+# Whether computing fewer steps, the second number instead of the first, is worth a compilation.
+_Pays = Callable[[float, float], bool]
 # Batches among whose rows `fit(group_by_length=True)` looks for those of like lengths.
 WINDOW = 50
 
@@ -39,13 +41,20 @@ class Shapes:
         batch_size: Rows a batch.
         order: How rows come: "as they stand", "shuffled", "sorted" (longest first) or "grouped"
             (as `fit(group_by_length=True)` draws them).
+        padding_cost: What a padded step costs, as a share of a valid one.
 
     >>> rows = np.array([[3]] * 300 + [[200]] * 20)
     >>> Shapes(rows, 10, "as they stand").chosen.tolist()
     [[3], [200]]
     """
 
-    def __init__(self, sizes: np.ndarray, batch_size: int, order: str = "as they stand"):
+    def __init__(
+        self,
+        sizes: np.ndarray,
+        batch_size: int,
+        order: str = "as they stand",
+        padding_cost: float = 1.0,
+    ):
         self.sizes, self.batch_size, self.order = sizes, batch_size, order
         whole = len(sizes) // batch_size
         if len(sizes) <= batch_size:
@@ -54,7 +63,8 @@ class Shapes:
         rows = sampled_rows(sizes, batch_size, order)
         calls = len(sizes) // _ROWS_A_SHAPE if order == "sorted" else whole // _BATCHES_A_SHAPE
         most = min(_MOST_SHAPES, 1 + calls)
-        self.chosen = np.maximum(_chosen(sizes[rows].max(1), sizes.max(0), most), 1)
+        chosen = _chosen(sizes[rows], sizes.max(0), most, padding_cost)
+        self.chosen = np.maximum(chosen, 1)
 
     def covering(self, index: Any) -> np.ndarray:
         """Returns the smallest of the shapes into which the rows at `index` fit."""
@@ -117,18 +127,36 @@ def grouped_rows(
     return order
 
 
-def _chosen(longest: np.ndarray, largest: np.ndarray, most: int) -> np.ndarray:
-    """Returns shapes for batches of which each needs a row of `longest`; the largest stands last."""
-    columns, back = np.unique(np.vstack([longest, largest]), axis=1, return_inverse=True)
-    longest, largest = columns[:-1], columns[-1]  # inputs of equal lengths are one
+def _chosen(needs: np.ndarray, largest: np.ndarray, most: int, padding_cost: float) -> np.ndarray:
+    """Returns shapes for batches; the largest stands last.
+
+    Args:
+        needs: Of batches, `(batches, rows, columns)`.
+        largest: What the largest of all rows need.
+        most: How many shapes.
+        padding_cost: As of `Shapes`.
+    """
+    longest = needs.max(1)
+    _, first, back = np.unique(  # inputs of equal lengths are one
+        np.vstack([longest, largest]), axis=1, return_index=True, return_inverse=True
+    )
+    longest, largest = longest[:, first], largest[first]
+    valid = needs[..., first].prod(-1).mean(1).sum()
+
+    def cost(steps: float) -> float:
+        return valid + padding_cost * (steps - valid)
+
+    def pays(before: float, after: float) -> bool:
+        return cost(after) < (1 - _LEAST_GAIN) * cost(before)
+
     if len(largest) == 1:
-        found = _best_lengths(longest[:, 0], int(largest[0]), most)[:, None]
+        found = _best_lengths(longest[:, 0], int(largest[0]), most, pays)[:, None]
     else:
-        found = _greedy_shapes(longest, largest, most)
+        found = _greedy_shapes(longest, largest, most, pays)
     return found[:, back.reshape(-1)]
 
 
-def _best_lengths(longest: np.ndarray, largest: int, most: int) -> np.ndarray:
+def _best_lengths(longest: np.ndarray, largest: int, most: int, pays: _Pays) -> np.ndarray:
     """Returns the lengths for which the steps computed are fewest, by dynamic programming."""
     wanted = np.minimum(rounded_up(longest, 4), max(largest, 1))
     lengths, counts = np.unique(np.append(wanted, max(largest, 1)), return_counts=True)
@@ -144,13 +172,13 @@ def _best_lengths(longest: np.ndarray, largest: int, most: int) -> np.ndarray:
         last = costs.argmin(0)
         cuts = [(*cuts[last[j]], j) for j in range(len(lengths))]
         cost = costs[last, np.arange(len(lengths))]
-        if not cost[-1] < (1 - _LEAST_GAIN) * best:
+        if not pays(best, cost[-1]):
             break
         best, chosen = cost[-1], cuts[-1]
     return lengths[list(chosen)]
 
 
-def _greedy_shapes(longest: np.ndarray, largest: np.ndarray, most: int) -> np.ndarray:
+def _greedy_shapes(longest: np.ndarray, largest: np.ndarray, most: int, pays: _Pays) -> np.ndarray:
     """Returns shapes of several axes, one after another the best; the largest stands last."""
     steps = [
         np.unique(np.minimum(rounded_up(np.quantile(column, np.linspace(0, 1, 17))), top))
@@ -163,7 +191,7 @@ def _greedy_shapes(longest: np.ndarray, largest: np.ndarray, most: int) -> np.nd
     while len(chosen) < most:
         costs = np.where(covers, np.minimum(volumes[:, None], cost), cost)
         best = costs.sum(1).argmin()
-        if costs[best].sum() > (1 - _LEAST_GAIN) * cost.sum():
+        if not pays(cost.sum(), costs[best].sum()):
             break
         chosen.append(candidates[best])
         cost = costs[best]
