@@ -300,6 +300,29 @@ def test_a_padded_step_costs_what_layers_do_not_skip(monkeypatch, kind: str) -> 
     assert cost() == 1.0
 
 
+def test_layers_inside_models_and_at_steps_of_steps_count() -> None:
+    def encoder(layer: Any) -> Any:
+        words = keras.Input((5,), dtype="int32")
+        h = layer(layers.Embedding(WORDS, 4, mask_zero=True)(words))
+        return keras.Model(words, layers.Dense(4)(h))
+
+    def cost(layer: Any, inside: Any, outside: Any) -> float:
+        begin = keras.Input((3, 5) if inside is layers.TimeDistributed else (5,), dtype="int32")
+        h = inside(encoder(layer))(begin)
+        graph = keras.Model(begin, outside(h)).graph
+        assert groups.pay(graph) == (not isinstance(layer, layers.GRU))
+        return groups.padding_cost(graph)
+
+    def convolved() -> Any:
+        return keras.Sequential([layers.Conv1D(32, 3), layers.GlobalMaxPooling1D()])
+
+    documents = (layers.TimeDistributed, layers.LSTM(2))
+    assert cost(layers.GRU(32), *documents) == 1 / 16
+    assert cost(convolved(), *documents) > 0.5
+    assert cost(layers.GRU(32), lambda model: model, layers.Dense(3)) == 1 / 16
+    assert cost(convolved(), lambda model: model, layers.Dense(3)) == 1.0
+
+
 def test_padded_steps_of_outputs_cost_more() -> None:
     begin, h = embedded()
     h = layers.LSTM(6, return_sequences=True)(h)

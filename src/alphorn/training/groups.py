@@ -102,9 +102,8 @@ def can_part(graph: Any) -> bool:
 
 
 def pay(graph: Any) -> bool:
-    """Returns whether most of the work at steps is done by layers that skip no padding."""
-    whole = (_Recurrent, Bidirectional, TimeDistributed)
-    return sum(-size if isinstance(op, whole) else size for op, size in _work_at_steps(graph)) > 0
+    """Returns whether most of the work at steps is done by layers that run group by group."""
+    return sum(-size if runs_whole(op) else size for op, size in _work_at_steps(graph)) > 0
 
 
 def padding_cost(graph: Any) -> float:
@@ -117,20 +116,33 @@ def padding_cost(graph: Any) -> float:
     return max(1 - skipped / sum(size for _, size in work), least)
 
 
-def _work_at_steps(graph: Any) -> Iterator[tuple[Any, int]]:
-    """Yields the layers that run at steps, each with its multiplications a step."""
+def _work_at_steps(graph: Any, inside: bool = False) -> Iterator[tuple[Any, int]]:
+    """Yields the layers that run at steps, each with its multiplications a step.
+
+    Args:
+        graph: A model's.
+        inside: Whether all of it runs at steps.
+    """
     for node in graph.nodes:
-        operation = node.operation
-        if isinstance(operation, Embedding) or all(len(s.shape) < 3 for s in node.inputs):
-            continue
-        variables = getattr(operation, "variables", ())
-        yield operation, sum(v.size for v in variables if v.ndim > 1)
+        operation, within = node.operation, inside
+        while isinstance(operation, TimeDistributed):
+            operation, within = operation.layer, True
+        inner = getattr(operation, "graph", None)
+        if inner is not None:
+            yield from _work_at_steps(inner, within)
+        elif not isinstance(operation, Embedding) and (within or _has_steps(node)):
+            variables = getattr(operation, "variables", ())
+            yield operation, sum(v.size for v in variables if v.ndim > 1)
+
+
+def _has_steps(node: Any) -> bool:
+    return any(len(s.shape) > 2 for s in node.inputs)
 
 
 def _skips_padding(operation: Any) -> bool:
     if isinstance(operation, Bidirectional):
         operation = operation.forward_layer
-    return isinstance(operation, SimpleRNN | GRU | LSTM | TimeDistributed)
+    return isinstance(operation, SimpleRNN | GRU | LSTM)
 
 
 class Grouping:
