@@ -30,7 +30,7 @@ ENOUGH_BATCHES = 32
 _MOST_GROUPS = 3
 _LEAST_GAIN = 0.07
 # What a padded step costs that is skipped: its lookup and its room; and where it is put out.
-_SKIPPED_COST = 1 / 16
+_SKIPPED_COST = 1 / 32
 _OUTPUT_COST = 1 / 16
 # Groups begin at multiples of a batch's eighth; below so many rows a product is slow.
 _PARTS = 8
