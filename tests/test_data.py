@@ -418,6 +418,17 @@ def test_data_that_do_not_fit_together():
         model.predict(X, batch_size=0, verbose=0)
 
 
+@pytest.mark.parametrize(
+    ("rows", "step"),
+    [([[1, 2], ["a"]], "'a'"), ([["a"], [1, 2]], "'a'"), ([[1, None], [2, 3, 4]], "None")],
+)
+def test_a_step_that_is_no_number_is_shown(rows, step):
+    with pytest.raises(
+        DataError, match=rf"x: rows of unequal lengths[\s\S]*{step} among the steps"
+    ):
+        Table(rows)
+
+
 def test_inputs_and_outputs_of_equal_shapes_are_split_by_rows():
     first, last = Table([X, X + 1], [Y, -Y], inputs=2, outputs=2).split(0.3)
     for part, rows in ((first, slice(0, 7)), (last, slice(7, None))):

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import numbers
 from typing import Any
 
 import numpy as np
@@ -113,16 +114,24 @@ def _number_type(rows: Any, name: str) -> Any:
         level = [v for r in level for v in r]
     sample = np.asarray(level[0]) if level else np.zeros(())
     kinds = {type(v) for v in level} if sample.ndim == 0 else set()
-    if sample.dtype.kind in "OUS":
+    strange = {kind for kind in kinds if not _is_number(kind)}
+    if strange or sample.dtype.kind in "OUS":
+        step = next((v for v in level if type(v) in strange), sample.reshape(-1)[0])
         raise DataError(
             f"{name}: rows of unequal lengths",
-            received=f"{sample.reshape(-1)[0]!r} among the steps",
+            received=f"{step!r} among the steps",
             expected="numbers",
             fix="turn words into ids by preprocessing.text.Tokenizer().texts_to_sequences",
         )
     if sample.dtype.kind == "f" or float in kinds:
         return np.float32
     return np.int32 if sample.dtype.kind in "iu" else sample.dtype
+
+
+def _is_number(kind: type) -> bool:
+    return not issubclass(kind, str | bytes) and (
+        issubclass(kind, numbers.Number) or hasattr(kind, "__array__")
+    )
 
 
 def _fill(data: np.ndarray, mask: np.ndarray, rows: Any, axes: int) -> None:
