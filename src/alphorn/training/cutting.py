@@ -59,8 +59,9 @@ class Cutting:
             moved = any(self.trimming.outputs) and self.trimming.shifts
             front = not moved and not (self.trimming.draws and step == "train_step")
             data.lengths.add(leaves, self.trimming.cuts, front)
-        if model.graph is not None:
-            data.lengths.padding_cost = padding_cost(model.graph)
+        graph = getattr(model, "graph", None)
+        if graph is not None:
+            data.lengths.padding_cost = padding_cost(graph)
         # A recurrent layer repeats behind a row's end what one padded step shows.
         data.lengths.margin = int(repeats and (data.ragged or any(self.trimming.outputs)))
 
