@@ -59,9 +59,11 @@ class Cutting:
             moved = any(self.trimming.outputs) and self.trimming.shifts
             front = not moved and not (self.trimming.draws and step == "train_step")
             data.lengths.add(leaves, self.trimming.cuts, front)
-        graph = getattr(model, "graph", None)
-        if graph is not None:
-            data.lengths.padding_cost = padding_cost(graph)
+        if data.lengths and getattr(model, "graph", None) is not None:
+            known = _known(model)
+            if known.padding_cost is None:
+                known.padding_cost = padding_cost(model.graph)
+            data.lengths.padding_cost = known.padding_cost
         # A recurrent layer repeats behind a row's end what one padded step shows.
         data.lengths.margin = int(repeats and (data.ragged or any(self.trimming.outputs)))
 
@@ -263,6 +265,7 @@ class _Known:
     proofs: dict[tuple[int, ...], Trimming] = field(default_factory=dict)
     sizes: dict[Any, list[tuple[int | None, ...]]] = field(default_factory=dict)
     coupling: str | None = None
+    padding_cost: float | None = None
 
 
 def _known(model: Any) -> _Known:
