@@ -318,6 +318,7 @@ def test_layers_inside_models_and_at_steps_of_steps_count() -> None:
 
     documents = (layers.TimeDistributed, layers.LSTM(2))
     assert cost(layers.GRU(64), *documents) == 1 / 32
+    assert cost(layers.GRU(4), *documents) > 1 / 32  # its Dense runs at each sentence
     assert cost(convolved(), *documents) > 0.5
     assert cost(layers.GRU(64), lambda model: model, layers.Dense(3)) == 1 / 32
     assert cost(convolved(), lambda model: model, layers.Dense(3)) == 1.0
